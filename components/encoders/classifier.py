@@ -1,0 +1,34 @@
+"""A classifier: any encoder, and a linear head on its pooled vector."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from components.encoders.encoded import Encoded, Encoder
+
+
+class ClassHead(nn.Module):
+    """Starts at zero, so that training starts from equal chances whatever the encoder's scale."""
+
+    def __init__(self, width: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(width, classes)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, pooled: Float[Tensor, "b d"]) -> Float[Tensor, "b classes"]:
+        return self.project(self.dropout(pooled))
+
+
+class Classifier(nn.Module):
+    """dropout: share of the pooled features zeroed in training."""
+
+    def __init__(self, encoder: Encoder, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = ClassHead(encoder.width, classes, dropout)
+
+    def forward(self, *inputs: Tensor | None) -> Float[Tensor, "b classes"]:
+        """Logits for whatever the encoder takes."""
+        encoded: Encoded = self.encoder(*inputs)
+        return self.head(encoded.pooled)

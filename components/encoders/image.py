@@ -1,0 +1,82 @@
+"""Pictures to `Encoded`: the own stack as a vision transformer (Dosovitskiy et al. 2021), or timm's.
+
+Both take values from 0 to 1 and shift them to -1 to 1 themselves, so that training and serving cannot disagree. The own
+one pools by the mean over patches and has no class token (Beyer et al. 2022, "Better plain ViT baselines").
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from components.encoders.encoded import Encoded, Encoder
+from components.encoders.image_config import ImageConfig, TimmConfig
+from components.transformer.stack import Stack
+
+CHANNELS = 3
+
+
+class PatchEmbedding(nn.Module):
+    """Cut a picture into squares and project each: a strided convolution, written as the matrix product that it is."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.project = nn.Linear(CHANNELS * patch * patch, width)
+
+    def forward(self, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b n d"]:
+        squares = images.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # b 3 rows p columns p
+        return self.project(squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
+
+
+class ImageEncoder(Encoder):
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__()
+        self.size = config.size
+        self.width = config.transformer.width
+        self.patches = PatchEmbedding(config.patch, self.width)
+        self.stack = Stack(config.transformer, context=(config.size // config.patch) ** 2, scale=0.02)
+
+    def forward(self, images: Float[Tensor, "b 3 y x"]) -> Encoded:
+        """images: values from 0 to 1, config.size squared; ValueError for another size."""
+        _check_size(images, self.size)
+        tokens = self.stack(self.patches(images * 2 - 1))
+        return Encoded(tokens, tokens.mean(1), _all_real(tokens))
+
+
+class TimmImageEncoder(Encoder):
+    """A vision transformer of timm's, by name, built without pretrained weights; pooled as that model pools."""
+
+    model: Any  # timm types its models as bare modules
+
+    def __init__(self, config: TimmConfig) -> None:
+        super().__init__()
+        import timm  # 4 s: only for those who use it
+
+        known = timm.list_models("vit_*")
+        if config.model not in known:
+            raise ValueError(
+                f"timm has no vision transformer {config.model!r}: see timm.list_models('vit_*'), {len(known)} names"
+            )
+        self.size = config.size
+        self.model = timm.create_model(
+            config.model, pretrained=False, num_classes=0, img_size=config.size, patch_size=config.patch
+        )
+        self.width = self.model.num_features
+
+    def forward(self, images: Float[Tensor, "b 3 y x"]) -> Encoded:
+        """images: values from 0 to 1, config.size squared; ValueError for another size."""
+        _check_size(images, self.size)
+        tokens = self.model.forward_features(images * 2 - 1)
+        return Encoded(tokens, self.model.forward_head(tokens, pre_logits=True), _all_real(tokens))
+
+
+def _check_size(images: Tensor, size: int) -> None:
+    if images.shape[2:] != (size, size):
+        height, width = images.shape[2:]
+        raise ValueError(f"pictures of {height}x{width} pixels in an encoder for {size}x{size}: resize them first")
+
+
+def _all_real(tokens: Tensor) -> Tensor:
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

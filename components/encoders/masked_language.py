@@ -1,0 +1,41 @@
+"""A masked language model (Devlin et al. 2019, section 3.1): guess chosen tokens from all others, on both sides.
+
+The head runs on the chosen tokens alone: with 15% of them chosen, the product with the vocabulary costs a seventh.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from components.encoders.encoded import Encoded
+from components.encoders.text import TextEncoder
+
+
+class MaskedLanguageHead(nn.Module):
+    """BERT's head: one dense layer, then the embedding's own matrix as the classifier, with a bias a token."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        vocabulary, width = embedding.weight.shape
+        self.embedding = embedding
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, tokens: Float[Tensor, "chosen d"]) -> Float[Tensor, "chosen vocabulary"]:
+        return F.linear(self.norm(F.gelu(self.dense(tokens))), self.embedding.weight, self.bias)
+
+
+class MaskedLanguageModel(nn.Module):
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = MaskedLanguageHead(encoder.embedding)
+
+    def forward(
+        self, ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None, chosen: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "chosen vocabulary"]:
+        """Logits for the chosen tokens, row by row: the order of `targets[chosen]`."""
+        encoded: Encoded = self.encoder(ids, mask)
+        return self.head(encoded.tokens[chosen])
