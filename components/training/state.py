@@ -1,0 +1,98 @@
+"""All that changes while a model trains: what a checkpoint holds.
+
+The rest is a function of (config, step): the learning rate, the position in the data, the generators of dropout.
+"""
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from components.training.checkpoint import Checkpoint
+from components.training.config import FitConfig
+from components.training.curves import Row
+from components.training.weights import copy_weights, differs, weights
+
+
+@dataclass
+class Kept:
+    """The validation whose weights the run ends with."""
+
+    step: int
+    figures: dict[str, float]
+    weights: dict[str, Tensor] = field(default_factory=dict)  # empty where these are the last ones
+
+
+@dataclass
+class State:
+    model: nn.Module
+    optimiser: Optimizer
+    step: int = 0  # optimiser steps done
+    seconds: float = 0.0  # spent so far, over all the processes that worked on this run
+    rows: list[Row] = field(default_factory=list)  # the curves
+    kept: Kept | None = None
+    window: dict[str, list[Tensor]] = field(default_factory=dict)  # scalars since the last point of the curves
+
+    def __post_init__(self) -> None:
+        self.parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        self.device = self.parameters[0].device
+
+    def record(self, figures: dict[str, Tensor | float]) -> None:
+        """Add scalars to the window, without waiting for the device."""
+        for name, value in figures.items():
+            value = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+            self.window.setdefault(name, []).append(value)
+
+    def means(self) -> dict[str, float]:
+        """Means over the window, in double precision."""
+        return {name: gather(values).mean().item() for name, values in self.window.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds as tensors."""
+        tensors = {f"model.{name}": tensor for name, tensor in weights(self.model).items()}
+        for index, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": value for name, value in values.items()}
+        tensors |= {f"window.{name}": gather(values) for name, values in self.window.items()}
+        if self.kept:
+            tensors |= {f"kept.{name}": tensor for name, tensor in self.kept.weights.items()}
+        return tensors
+
+    def facts(self, config: FitConfig) -> dict[str, Any]:
+        """What a checkpoint holds as JSON."""
+        kept = self.kept and {"step": self.kept.step, "figures": self.kept.figures}
+        return {"config": asdict(config), "seconds": self.seconds, "rows": self.rows, "kept": kept}
+
+    def foreign(self, checkpoint: Checkpoint, config: FitConfig) -> str:
+        """Why the checkpoint belongs to another run, or nothing."""
+        own = json.loads(json.dumps(asdict(config)))
+        there = checkpoint.state["config"]
+        for name in sorted(own.keys() | there.keys()):
+            if own.get(name) != there.get(name):
+                return f"{name} is {there.get(name)} there and {own.get(name)} here"
+        return differs(group(checkpoint.tensors, "model"), self.model)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint that is not foreign."""
+        copy_weights(group(checkpoint.tensors, "model"), self.model, "the checkpoint")
+        values: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in group(checkpoint.tensors, "optimiser").items():
+            index, _, kind = name.partition(".")
+            values.setdefault(int(index), {})[kind] = tensor.clone()  # out of the mapped file, aligned as torch does
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": values})
+        self.window = {name: list(tensor.clone()) for name, tensor in group(checkpoint.tensors, "window").items()}
+        self.step, self.seconds, self.rows = checkpoint.step, checkpoint.state["seconds"], checkpoint.state["rows"]
+        if kept := checkpoint.state["kept"]:
+            tensors = {name: tensor.clone() for name, tensor in group(checkpoint.tensors, "kept").items()}
+            self.kept = Kept(kept["step"], kept["figures"], tensors)
+
+
+def gather(values: list[Tensor]) -> Tensor:
+    """Scalars as one vector of doubles on the CPU."""
+    return torch.stack([value.double() for value in values]).cpu() if values else torch.zeros(0).double()
+
+
+def group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose name begins with `prefix.`, without it."""
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

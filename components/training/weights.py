@@ -1,0 +1,68 @@
+"""A model as a folder: model.safetensors and config.json, with the same bytes for the same weights."""
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; of tied ones only the first name."""
+    named: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        named.setdefault(id(tensor), (name, tensor))
+    return {name: tensor.detach().contiguous() for name, tensor in named.values()}
+
+
+def copy_weights(tensors: dict[str, Tensor], model: nn.Module, source: object) -> None:
+    """Put `tensors` into the model in place. ValueError in one line where names or shapes differ."""
+    if difference := differs(tensors, model):
+        raise ValueError(f"{source} is of another model: {difference}")
+    model.load_state_dict(tensors, strict=False)  # strict would ask for the further names of tied tensors
+
+
+def differs(tensors: dict[str, Tensor], model: nn.Module) -> str:
+    """The first difference in names and shapes between `tensors` and the model; empty when there is none."""
+    own = weights(model)
+    for name in own.keys() - tensors.keys():
+        return f"it lacks {name}"
+    for name in tensors.keys() - own.keys():
+        return f"it has {name}, which the model lacks"
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            return f"{name} is {list(tensors[name].shape)} there and {list(tensor.shape)} in the model"
+    return ""
+
+
+def save_model(folder: Path, model: nn.Module, config: dict[str, Any]) -> None:
+    """Write the weights and what is needed to build the model again; each file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / ".partial"
+    try:
+        save_file(weights(model), partial)
+        partial.chmod(0o644)  # safetensors makes it private
+        os.replace(partial, folder / "model.safetensors")
+        partial.write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, folder / "config.json")
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"the model could not be written to {folder}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Fill `model` from a folder of save_model. ValueError in one line for a damaged file or another model's."""
+    path = folder / "model.safetensors"
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): make it again") from error
+    copy_weights(tensors, model, path)
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The config that save_model was given."""
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
