@@ -120,7 +120,7 @@ def ensure_server(port: int | None = None, say: Callable[[str], None] = print) -
 
 def _find_or_start(port: int | None, say: Callable[[str], None]) -> str:
     own = started("server")
-    port = port or int(os.environ.get("PREFECT_SERVER_API_PORT", 0)) or None
+    port = port or int(os.environ.get("PREFECT_SERVER_API_PORT", "0")) or None
     if own and port and own.url != _url(port):
         raise Unavailable(f"this checkout's server runs at {own.url}: leave the port out, or `make stop` first")
     url = own.url if own else _url(port or 4200)
