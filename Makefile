@@ -1,0 +1,61 @@
+# What a person starts; `make` alone lists it. Every target sets itself up: a virtual environment from requirements.lock, made
+# with Python 3.11 and nothing else, and left alone as long as the lock and pyproject.toml hold what it was made from.
+
+PYTHON3 ?= python3.11
+python := .venv/bin/python
+uv := .venv/bin/uv
+installed := .venv/installed.sha256
+export PYTHONUNBUFFERED = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run stop status test test-slow check lock clean browser pictures setup install
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup ## the demo, from data to report [PRESET=tiny|real] [DATA=folder of your sets] [PORT=4200]
+	@$(python) -m flows.cli run $(if $(PRESET),--preset '$(PRESET)') $(if $(DATA),--data '$(DATA)') $(if $(PORT),--port '$(PORT)')
+
+stop: setup ## stop the server and the worker that were started here
+	@$(python) -m flows.cli stop
+
+status: setup ## what runs, what ran, what is scheduled
+	@$(python) -m flows.cli status
+
+test: setup ## the tests, without the slow ones
+	$(python) -m pytest -m 'not slow'
+
+test-slow: setup browser ## the slow tests: killed workers, schedules, longer training
+	$(python) -m pytest -m slow
+
+check: setup ## ruff, pyright, the import contract, the stage contract
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m pyright
+	.venv/bin/lint-imports
+	$(python) tests/contracts/stage_deps.py
+
+lock: setup ## requirements.lock anew from pyproject.toml
+	$(uv) pip compile -q --system-certs --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --no-annotate \
+		--no-header --upgrade pyproject.toml -o requirements.lock
+	$(python) tests/contracts/stage_deps.py --write
+
+clean: setup ## remove the clones under runs/ and the tools' caches; data, models, reports and the DVC cache stay
+	@$(python) -m flows.cli stop
+	rm -rf runs .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+browser: # for pictures and browser tests; not needed to run anything
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q --no-install-recommends chromium; } \
+		|| { echo "chromium is missing: install it (Debian: apt-get install chromium)" >&2; exit 1; }
+
+setup:
+	@sha256sum --check --status $(installed) 2>/dev/null || $(MAKE) --no-print-directory install
+
+install:
+	@command -v $(PYTHON3) >/dev/null || { echo "$(PYTHON3) is missing: install Python 3.11, or name it: make PYTHON3=..." >&2; exit 1; }
+	@echo "Installing the packages of requirements.lock into .venv (4.6 GB; minutes, by your line)"
+	@test -x $(python) || $(PYTHON3) -m venv .venv
+	@$(python) -m pip install -q --disable-pip-version-check 'uv>=0.13'
+	@VIRTUAL_ENV=.venv $(uv) pip sync -q --system-certs --require-hashes requirements.lock
+	@VIRTUAL_ENV=.venv $(uv) pip install -q --system-certs --no-deps --no-build-isolation --editable .
+	@sha256sum requirements.lock pyproject.toml > $(installed)
