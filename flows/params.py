@@ -1,9 +1,9 @@
 """params.yaml into frozen dataclasses: the only reader of YAML among the stages.
 
-Strict on purpose: nothing is converted but whole numbers where numbers are due, and a wrong key, type or range is one line that
-names the key, the value, what is allowed and the nearest known key. Own code and not pydantic, whose messages take several lines,
-name no nearest key and quote no section. The configs stay plain dataclasses that know no YAML; cross-field checks are theirs
-(`__post_init__` raising ValueError). A `Reference` makes a text name a key of another section.
+Strict on purpose: nothing is converted but whole numbers where numbers are due, and a wrong key, type or range is one
+line that names the key, the value, what is allowed and the nearest known key. Own code and not pydantic, whose messages
+take several lines, name no nearest key and quote no section. The configs stay plain dataclasses that know no YAML;
+cross-field checks are theirs (`__post_init__` raising ValueError). A `Reference` makes a text name a key elsewhere.
 """
 
 import dataclasses
@@ -127,8 +127,10 @@ class _Builder:
             if len(kinds) == len(value):
                 pairs = zip(kinds, value, strict=True)
                 return origin(self.build(k, v, f"{at}[{i}]", siblings) for i, (k, v) in enumerate(pairs))
-        if kind in _SCALARS and (type(value) is kind or (kind is float and type(value) is int)):
-            return kind(value) if kind is float else value
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if kind in _SCALARS and type(value) is kind:
+            return value
         raise self._refusal(kind, value, at)
 
     def _build_dataclass(self, cls: Any, value: Any, at: str) -> Any:
@@ -181,7 +183,7 @@ class _Builder:
         return ParamsError(message)
 
 
-def _constraints(kind: Any) -> Iterator[bounds.BaseMetadata]:
+def _constraints(kind: Any) -> Iterator[Any]:
     for item in kind.__metadata__:
         if isinstance(item, bounds.GroupedMetadata):  # Interval, Len
             yield from (part for part in item if isinstance(part, bounds.BaseMetadata))

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", DVC_NO_ANALYTICS="1", DO_NOT_TRACK="1")
+os.environ.update(
+    OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", DVC_NO_ANALYTICS="1", DO_NOT_TRACK="1"
+)
 _hook = install_import_hook("components", "beartype.beartype")  # before any test module imports a component
 
 

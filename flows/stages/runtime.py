@@ -1,7 +1,8 @@
-"""What every stage module does around its work: parameters, threads, device, seeds, the checkpoint folder, metrics and errors.
+"""What every stage does around its work: parameters, threads, device, seeds, checkpoint folder, metrics and errors.
 
-A stage ends with exit status 0, with 1 and one line (what it could not do), with 2 and one line (bad parameters), or with a traceback
-where nobody expected the error. The number of threads and the device come from the parameters alone, since bits depend on them.
+A stage ends with exit status 0; with 1 and one line that says what it could not do; with 2 and one line about its
+parameters; or with a traceback where nobody expected the error. The number of threads and the device come from the
+parameters alone, since bits depend on them.
 """
 
 import dataclasses
@@ -68,10 +69,10 @@ class Stage:
         write_atomically(self.reports / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
     def checkpoints(self, inputs: list[Path]) -> Path:
-        """The folder for this run's checkpoints in the store, the same one whenever params, inputs, code and packages are the same.
+        """The folder for this run's checkpoints, the same one while params, inputs, code and packages stay the same.
 
-        The store `.store` may be a link that clones share. Call it after the heavy imports: the code is what is loaded by then.
-        Another key starts in a new folder and says why; of the old ones the newest stay.
+        It lies in the store, `.store`, which may be a link that clones share. Call it after the heavy imports: the
+        code is what is loaded by then. Another key starts in a new folder and says why; the newest old ones stay.
         """
         parts = {
             "params": _digest(json.dumps(dataclasses.asdict(self.params), sort_keys=True).encode()),
@@ -143,7 +144,7 @@ def execute(
 
 
 def prepare(params: Any) -> None:
-    """Set threads, device and seeds as the parameters say: fields `threads` (1), `device` (cpu) and `seed` (none is set).
+    """Set threads, device and seeds as the parameters say in `threads` (else 1), `device` (cpu) and `seed` (not set).
 
     Torch is loaded only for a stage that has a `device`.
 
