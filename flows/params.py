@@ -27,8 +27,8 @@ _BOUNDS = {  # constraint -> (does the value keep it, in words)
     bounds.Gt: (operator.gt, "above {}"),
     bounds.Le: (operator.le, "at most {}"),
     bounds.Lt: (operator.lt, "below {}"),
-    bounds.MinLen: (lambda value, least: len(value) >= least, "of length {} or more"),
-    bounds.MaxLen: (lambda value, most: len(value) <= most, "of length {} or less"),
+    bounds.MinLen: (lambda value, least: len(value) >= least, "{} or more long"),
+    bounds.MaxLen: (lambda value, most: len(value) <= most, "{} or less long"),
 }
 
 
@@ -104,11 +104,11 @@ class _Builder:
     root: dict[str, Any]  # the whole file, where references are looked up
     path: str
 
-    def build(self, kind: Any, value: Any, at: str, siblings: dict[str, Any]) -> Any:
-        """The value as `kind`. `at`: its dotted key; siblings: the fields beside it."""
+    def build(self, kind: Any, value: Any, at: str, siblings: dict[str, Any], whole: Any = None) -> Any:
+        """The value as `kind`. at: its dotted key; siblings: the fields beside it; whole: the kind for messages."""
         origin, arguments = get_origin(kind), get_args(kind)
         if origin is Annotated:
-            built = self.build(arguments[0], value, at, siblings)
+            built = self.build(arguments[0], value, at, siblings, kind)
             self._check_metadata(kind, built, at, siblings)
             return built
         if origin in (Union, UnionType):
@@ -119,7 +119,10 @@ class _Builder:
             return value
         if origin is dict and isinstance(value, dict):
             key, item = arguments
-            return {self.build(key, k, at, {}): self.build(item, v, f"{at}.{k}", siblings) for k, v in value.items()}
+            return {
+                self.build(key, k, f"{at} key", {}): self.build(item, v, f"{at}.{k}", siblings)
+                for k, v in value.items()
+            }
         if origin in (list, tuple) and isinstance(value, list):
             kinds = arguments * len(value) if origin is list else arguments
             if origin is tuple and arguments[-1] is Ellipsis:
@@ -131,7 +134,7 @@ class _Builder:
             return float(value)
         if kind in _SCALARS and type(value) is kind:
             return value
-        raise self._refusal(kind, value, at)
+        raise self._refusal(whole or kind, value, at)
 
     def _build_dataclass(self, cls: Any, value: Any, at: str) -> Any:
         if not isinstance(value, dict):
