@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("components", "flows")
 GENERATED = re.compile(r"\s*- (?:(?:components|flows)/\S+\.py|packages\.yaml: \[.*\])\s*")
 CALL = re.compile(r"python -m flows\.stages\.(\w+)")
+RUNTIME = "flows.stages.runtime"
 HELPERS = ("__init__", "__main__", "runtime")  # in flows/stages, and no stages
 
 # Code that a stage gets by a templated dep: only the sources that are generated depend on the generator.
@@ -66,12 +67,14 @@ def closure(module: str, root: Path = ROOT) -> tuple[dict[str, Path], set[str]]:
     waiting = {module}
     while waiting:
         name = waiting.pop()
-        path = source(name, root) or source(name := name.rpartition(".")[0], root)  # `from module import name`
+        if (path := source(name, root)) is None and (path := source(name.rpartition(".")[0], root)):
+            name = name.rpartition(".")[0]  # `from module import name`
         if path is None:
             outside.add(name.split(".")[0])
         elif name not in reached:
             reached[name] = path
-            waiting |= imports(path)
+            # the runtime loads torch and numpy to set them up, and only for a stage that imports them itself
+            waiting |= {found for found in imports(path) if name != RUNTIME or found.startswith(ROOMS)}
     return reached, outside - set(sys.stdlib_module_names) - set(ROOMS)
 
 
