@@ -1,9 +1,9 @@
 """The Prefect server and worker of this checkout: found, or started and later stopped by pid file.
 
-What answers at PREFECT_API_URL, or at the port, is used as it is; only what was started here is ever stopped. Everything that a
-started server keeps (SQLite database, logs, pid files) lies under `.store/prefect`, unless PREFECT_HOME says otherwise. Nothing
-in this file imports Prefect, because Prefect reads its settings from the environment while it is imported: call `ensure_server`
-first. A pid alone proves nothing after a reboot, so a pid file also holds the moment when that process was born.
+What answers at PREFECT_API_URL, or at the port, is used as it is; only what was started here is ever stopped. What a
+started server keeps (SQLite database, logs, pid files) lies under `.store/prefect`, unless PREFECT_HOME says otherwise.
+Nothing here imports Prefect at the top, because Prefect reads its settings from the environment while it is imported.
+A pid alone proves nothing after a reboot, so a pid file also holds the moment when that process was born.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-READY_SECONDS = 180  # a first start on a busy machine took 28 s, and migrates an empty database before it listens
+READY_SECONDS = 300  # a first start migrates an empty database before it listens: 28 s on a busy machine, once 92
 HEARTBEAT_SECONDS = 30  # Prefect's minimum
 SILENT_SECONDS = 90  # three heartbeats missed: with the trigger's own delay of some seconds, well within three minutes
 
@@ -36,8 +36,8 @@ SETTINGS = {
     "DVC_NO_ANALYTICS": "1",
 }
 
-# https://docs.prefect.io/v3/advanced/detect-zombie-flows. Any event of the run disarms it (`prefect.flow-run.*`): events carry
-# the state's name, which a flow is free to choose.
+# https://docs.prefect.io/v3/advanced/detect-zombie-flows. Any event of the run disarms it (`prefect.flow-run.*`): they
+# carry the state's name, which a flow is free to choose.
 CRASH_SILENT_RUNS = {
     "name": "crash-silent-runs",
     "description": "A run that sends no heartbeat has lost its process: mark it Crashed",
@@ -45,7 +45,10 @@ CRASH_SILENT_RUNS = {
         "type": "event",
         "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
         "for_each": ["prefect.resource.id"],
-        "after": ["prefect.flow-run.heartbeat"],
+        "after": [
+            "prefect.flow-run.heartbeat",
+            "prefect.flow-run.Submitting",
+        ],  # before the first heartbeat it may die too
         "expect": ["prefect.flow-run.*"],
         "posture": "Proactive",
         "threshold": 1,
@@ -93,8 +96,8 @@ def ensure_server(port: int | None = None, say: Callable[[str], None] = print) -
     Sets the environment (PREFECT_API_URL and SETTINGS, where not set) for this process and its children.
 
     Args:
-        port: where to look, or start, on 127.0.0.1. Default: PREFECT_SERVER_API_PORT, else where the server of this checkout
-            runs, else 4200. Ignored if PREFECT_API_URL is set.
+        port: where to look, or start, on 127.0.0.1. Default: PREFECT_SERVER_API_PORT, else where the server of this
+            checkout runs, else 4200. Ignored if PREFECT_API_URL is set.
         say: gets a line when a server has to be started, and where its log is.
 
     Raises:
@@ -102,15 +105,13 @@ def ensure_server(port: int | None = None, say: Callable[[str], None] = print) -
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    given = os.environ.get("PREFECT_API_URL")
-    if given:
-        if not answers(given):
-            raise Unavailable(f"PREFECT_API_URL={given} does not answer: start that server, or unset PREFECT_API_URL")
-        url = given
-    else:
+    url = address(port)
+    if "PREFECT_API_URL" not in os.environ:
         with _alone():
-            url = _find_or_start(port, say)
-        os.environ["PREFECT_API_URL"] = url
+            _start_unless_there(url, say)
+    elif not answers(url):
+        raise Unavailable(f"PREFECT_API_URL={url} does not answer: start that server, or unset PREFECT_API_URL")
+    os.environ["PREFECT_API_URL"] = url
     if "prefect" in sys.modules:  # imported before: make it read the environment again
         from prefect.context import refresh_global_settings_context
 
@@ -118,22 +119,35 @@ def ensure_server(port: int | None = None, say: Callable[[str], None] = print) -
     return url
 
 
-def _find_or_start(port: int | None, say: Callable[[str], None]) -> str:
-    own = started("server")
+def address(port: int | None = None) -> str:
+    """The API address where `ensure_server` looks, and starts a server if there is none."""
+    if "PREFECT_API_URL" in os.environ:
+        return os.environ["PREFECT_API_URL"].rstrip("/")
     port = port or int(os.environ.get("PREFECT_SERVER_API_PORT", "0")) or None
+    own = started("server")
     if own and port and own.url != _url(port):
         raise Unavailable(f"this checkout's server runs at {own.url}: leave the port out, or `make stop` first")
-    url = own.url if own else _url(port or 4200)
+    return own.url if own else _url(port or 4200)
+
+
+def client(url: str) -> httpx.Client:
+    """Plain HTTP to the API, with the key of a server that asks for one."""
+    key = os.environ.get("PREFECT_API_KEY")
+    return httpx.Client(base_url=url, timeout=30, headers={"Authorization": f"Bearer {key}"} if key else {})
+
+
+def _start_unless_there(url: str, say: Callable[[str], None]) -> None:
     if answers(url):
-        return url
+        return
+    own = started("server")
     if not own:
+        place = httpx.URL(url)
         if _taken(url):
-            raise Unavailable(f"port {port or 4200} is in use by another program: choose a free one (PORT=4300)")
-        host, number = httpx.URL(url).host, str(httpx.URL(url).port)
-        own = start("server", ["server", "start", "--host", host, "--port", number], url)
+            raise Unavailable(f"port {place.port} is in use by another program: choose a free one (PORT=4300)")
+        own = start("server", ["server", "start", "--host", place.host, "--port", str(place.port)], url)
     _wait_until_ready(own, say)
-    _create_automation(url)
-    return url
+    with client(url) as api:
+        create_automation(api)
 
 
 def _wait_until_ready(server: Started, say: Callable[[str], None]) -> None:
@@ -191,7 +205,10 @@ def started(name: str) -> Started | None:
 
 
 def stop(name: str, patience: float = 30) -> Started | None:
-    """End what was started here (SIGTERM to its session's group, SIGKILL after `patience` seconds); None if nothing ran."""
+    """End what was started here: SIGTERM to its process group, SIGKILL after `patience` seconds.
+
+    Returns what ran, or None.
+    """
     own = started(name)
     if own:
         process = psutil.Process(own.pid)
@@ -222,13 +239,12 @@ def log(name: str) -> Path:
     return home() / f"{name}.log"
 
 
-def _create_automation(url: str) -> None:
+def create_automation(api: httpx.Client) -> None:
+    """Have the server mark silent runs Crashed, if it does not yet."""
     name = CRASH_SILENT_RUNS["name"]
-    with httpx.Client(base_url=url, timeout=30) as client:
-        known = client.post("/automations/filter", json={"automations": {"name": {"any_": [name]}}})
-        known.raise_for_status()
-        if not known.json():
-            client.post("/automations/", json=CRASH_SILENT_RUNS).raise_for_status()
+    known = api.post("/automations/filter", json={"automations": {"name": {"any_": [name]}}}).raise_for_status()
+    if not known.json():
+        api.post("/automations/", json=CRASH_SILENT_RUNS).raise_for_status()
 
 
 def _pid_file(name: str) -> Path:

@@ -1,13 +1,14 @@
-"""Workspaces: a clone under runs/NAME that computes with other parameters, or from a clean commit, and shares what is costly.
+"""Workspaces: a clone under runs/ with other parameters, or of a clean commit, that shares what is costly.
 
-A clone shares the DVC cache (so that nothing is computed twice), the checkpoint store `.store`, and `data/raw`. Its `dvc.lock`
-is a result of its own runs and survives an update; everything else follows the checkout that it was made from.
+A clone shares the DVC cache (so that nothing is computed twice), the checkpoint store `.store`, and `data/raw`. Its
+`dvc.lock` is a result of its own runs and survives an update; all else follows the checkout that it was made from.
 """
 
 import difflib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def fresh_workspace(root: Path, name: str) -> Path:
 
 
 def clone(root: Path, workspace: Path, edits: bool) -> None:
-    """Bring workspace to root's commit, with (edits) or without what is changed or new in root and not ignored by git."""
+    """Bring workspace to root's commit; with edits also to what is changed or new in root and not ignored by git."""
     check_checkout(root)
     lock = workspace / "dvc.lock"
     kept = lock.read_bytes() if lock.exists() else None
@@ -114,7 +115,7 @@ def _share(root: Path, workspace: Path) -> None:
     # DVC makes paths absolute while reading a level and relative to the new place while writing it
     with Config(str(workspace / ".dvc")).edit("local") as local:
         merge(local, Config(str(root / ".dvc")).load_one("local"))
-        local["cache"] = {**local.get("cache", {}), "dir": str(cache_folder(root))}
+        merge(local, {"cache": {"dir": str(cache_folder(root))}})
     store = root / ".store"
     store.mkdir(exist_ok=True)
     if not (workspace / ".store").is_symlink():
@@ -138,6 +139,14 @@ def link_data(workspace: Path, data: Path | None) -> None:
             raise Refused(f"sources.{name}: {path} is missing: name the folder that holds it by DATA=FOLDER")
 
 
+def check_parameters(workspace: Path) -> None:
+    """Raise Refused, with what the stages say, unless each of them accepts its slice of params.yaml."""
+    command = [sys.executable, "-m", "flows.stages", "check"]
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(done.stderr.strip() or done.stdout.strip())
+
+
 def _raw_data(root: Path) -> Path | None:
     """What a clone gets as data/raw if nobody says: what the checkout has, or the sets beside it."""
     places = (root / "data" / "raw", root / DEFAULT_DATA)
@@ -147,7 +156,8 @@ def _raw_data(root: Path) -> Path | None:
 def merge_preset(root: Path, overlay: Path) -> Any:
     """params.yaml with the overlay's values in place of its own, comments kept.
 
-    Only in sections that dvc.yaml repeats a stage over (`foreach`) may an overlay add an entry, or drop one by `NAME: null`.
+    Only in sections that dvc.yaml repeats a stage over (`foreach`) may an overlay add an entry, or drop one by
+    `NAME: null`.
     """
     stages = _read_yaml(root / "dvc.yaml").get("stages") or {}
     entries = {stage["foreach"].strip("${} ") for stage in stages.values() if isinstance(stage.get("foreach"), str)}

@@ -60,7 +60,7 @@ def repro(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAN", str(folder.parent / "ran.out"))
     monkeypatch.chdir(folder)
     with Repo() as repo:
-        repo.reproduce()
+        repo.reproduce()  # pyright: ignore[reportCallIssue]  (a decorator hides the method's first parameter)
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -176,11 +176,11 @@ def test_a_checkout_that_cannot_work_is_refused(root: Path, gone: str, said: str
 
 def test_a_missing_cache_is_refused(root: Path, tmp_path: Path) -> None:
     (root / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {tmp_path / 'unmounted'}\n")
-    with pytest.raises(Refused, match="unmounted is missing.*dvc cache dir --local"):
+    with pytest.raises(Refused, match=r"unmounted is missing.*dvc cache dir --local"):
         workspace.check_checkout(root)
 
 
 def test_a_repository_without_a_commit_is_refused(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
-    with pytest.raises(Refused, match="no commit yet.*git commit"):
+    with pytest.raises(Refused, match=r"no commit yet.*git commit"):
         workspace.check_checkout(tmp_path)
