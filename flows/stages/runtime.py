@@ -26,6 +26,7 @@ P = TypeVar("P")
 
 KEPT = 3  # checkpoint folders kept for one stage and key, the newest
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+WEIGHTS = "model.safetensors"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -128,7 +129,8 @@ def execute(
         params = read(f"{section}.{key}" if key else section, params_class)
         prepare(params)
         print(f"{label}: {cost(params)}")
-        run(params, Stage(name, key, params))
+        stage = Stage(name, key, params)
+        run(params, stage)
     except ParamsError as error:
         return _line(2, f"{label}: {error}")
     except (StageError, FloatingPointError) as error:  # the latter is a training that diverged
@@ -139,8 +141,36 @@ def execute(
         if error.errno not in FULL:
             raise
         return _line(1, f"{label}: {error.strerror}: {error.filename or 'writing a file'}: make room and start again")
-    print(f"{label}: done in {time.monotonic() - started:.1f} s")
+    seconds = time.monotonic() - started
+    if (stage.model / WEIGHTS).is_file():
+        _remember(model_hash(stage.model), seconds)
+    print(f"{label}: done in {seconds:.1f} s")
     return 0
+
+
+def model_hash(folder: Path) -> str:
+    """SHA-256 of the weights in a model's folder."""
+    with open(folder / WEIGHTS, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def training_seconds(model: str) -> float | None:
+    """How long the training took that ended with these weights (model_hash); None where it ran on another machine.
+
+    A measured time must not stand in an output, which is to have the same bytes each time: it lies in the store."""
+    path = _seconds_path(model)
+    return json.loads(path.read_text())["seconds"] if path.is_file() else None
+
+
+def _remember(model: str, seconds: float) -> None:
+    """Note the longest: a run that found its last checkpoint finished has not trained."""
+    path = _seconds_path(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps({"seconds": max(round(seconds, 1), training_seconds(model) or 0.0)}) + "\n")
+
+
+def _seconds_path(model: str) -> Path:
+    return Path(".store").resolve() / "seconds" / f"{model}.json"
 
 
 def prepare(params: Any) -> None:
