@@ -1,8 +1,8 @@
 """Batches from a position: `loader(start)` yields batch start, start + 1, ... without end.
 
-Each sample is prepared by `examples(index, rng)` with a generator seeded by (seed, position), so that augmentation is as
-pure as the order, whichever worker does it. Workers make whole batches, in torch's DataLoader (forked, so that nothing
-is pickled); its own seed comes from a private generator, because it would else draw from the one that dropout uses.
+Each sample is prepared by `examples(index, rng)` with a generator seeded by (seed, position), so that augmentation is
+as pure as the order, whichever worker does it. Workers make whole batches, in torch's DataLoader (forked, so that
+nothing is pickled); its own seed comes from a private generator, because it would else draw from dropout's.
 """
 
 import itertools

@@ -1,9 +1,9 @@
 """The order of samples: a pure function of seed, epoch and global position.
 
 Position p is the p-th sample since the start of training, across epochs: epoch p // n, a permutation of the n samples
-each. One number in a checkpoint therefore says where the data stands, and any number of workers or processes can compute
-any part of the same order. With `lengths`, batches hold samples of similar length (less padding): each window of batches
-is sorted and its batches are shuffled again, which is still one permutation an epoch.
+each. One number in a checkpoint therefore says where the data stands, and any number of workers or processes can
+compute any part of the same order. With `lengths`, batches hold samples of similar length (less padding): each window
+of batches is sorted and its batches are shuffled again, which is still one permutation an epoch.
 """
 
 from functools import lru_cache

@@ -3,8 +3,8 @@
     records = Records(Path("data/shards/fsdd/train"), Path("data/index/fsdd/train"))
     records[0]  ->  {"key": "7_jackson_32", "sound": b"RIFF...", "label": 7, "speaker": "jackson"}
 
-A record is its JSON fields, the number of its class as `label`, and the bytes of its picture or sound. Nothing is copied
-or unpickled; an index row is six integers, so that a million records cost 48 MB.
+A record is its JSON fields, the number of its class as `label`, and the bytes of its picture or sound. Nothing is
+copied or unpickled; an index row is six integers, so that a million records cost 48 MB.
 """
 
 import io

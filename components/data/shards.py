@@ -118,4 +118,3 @@ def _walk_tar(file: BinaryIO) -> Iterator[Place]:
 def _record(line: bytes, media: bytes | None, extension: str) -> Record:
     fields = json.loads(line)
     return Record(fields.pop("key"), fields, media, extension, fields.pop("problem", None))
-

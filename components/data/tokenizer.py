@@ -28,7 +28,7 @@ def train(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     if vocabulary < SMALLEST:
-        raise ValueError(f"vocabulary is {vocabulary}, but {SMALLEST} tokens (all bytes and special ones) are the least")
+        raise ValueError(f"vocabulary = {vocabulary}: all bytes and special tokens are {SMALLEST} already")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
         [

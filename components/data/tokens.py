@@ -38,8 +38,8 @@ def read(path: Path) -> np.ndarray:
 class Windows:
     """Examples for a loader: int64 [length + 1], inputs and targets shifted by one.
 
-    Window i starts at i * length, moved on by less than `length` when drawn with a generator: an epoch covers the corpus
-    once, from other starts each time."""
+    Window i starts at i * length, moved on by less than `length` when drawn with a generator: an epoch covers the
+    corpus once, from other starts each time."""
 
     def __init__(self, tokens: np.ndarray, length: int):
         if len(tokens) <= length:
