@@ -199,9 +199,8 @@ def prepare(params: Any) -> None:
 
 def _prepare_torch(device: str, threads: int, seed: int | None) -> None:
     if device.startswith("cuda"):
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = (
-            ":4096:8"  # read when CUDA starts; deterministic matrix products need it
-        )
+        # read when CUDA starts; deterministic matrix products need it
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     import torch
 
     if device.startswith("cuda"):
