@@ -32,14 +32,13 @@ def move(batch: Any, device: torch.device) -> Any:
 def deterministic() -> Iterator[None]:
     """Deterministic kernels inside. An operation that has none on this device (CTC on CUDA) warns and names itself."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
-    before = torch.get_deterministic_debug_mode(), debug.fill_uninitialized_memory
+    before = torch.get_deterministic_debug_mode()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    debug.fill_uninitialized_memory = False  # pyright: ignore  # writes every new tensor twice
+    debug.fill_uninitialized_memory = False  # pyright: ignore  # would write every new tensor twice
     try:
         yield
     finally:
-        torch.set_deterministic_debug_mode(before[0])
-        debug.fill_uninitialized_memory = before[1]
+        torch.set_deterministic_debug_mode(before)
 
 
 def reseed(device: torch.device, *position: object) -> None:

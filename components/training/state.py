@@ -54,7 +54,6 @@ class State:
         tensors = {f"model.{name}": tensor for name, tensor in weights(self.model).items()}
         for index, values in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": value for name, value in values.items()}
-        tensors |= {f"window.{name}": gather(values) for name, values in self.window.items()}
         if self.kept:
             tensors |= {f"kept.{name}": tensor for name, tensor in self.kept.weights.items()}
         return tensors
@@ -62,7 +61,8 @@ class State:
     def facts(self, config: FitConfig) -> dict[str, Any]:
         """What a checkpoint holds as JSON."""
         kept = self.kept and {"step": self.kept.step, "figures": self.kept.figures}
-        return {"config": asdict(config), "seconds": self.seconds, "rows": self.rows, "kept": kept}
+        window = {name: gather(values).tolist() for name, values in self.window.items()}
+        return {"config": asdict(config), "seconds": self.seconds, "rows": self.rows, "window": window, "kept": kept}
 
     def foreign(self, checkpoint: Checkpoint, config: FitConfig) -> str:
         """Why the checkpoint belongs to another run, or nothing."""
@@ -81,9 +81,11 @@ class State:
             index, _, kind = name.partition(".")
             values.setdefault(int(index), {})[kind] = tensor.clone()  # out of the mapped file, aligned as torch does
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": values})
-        self.window = {name: list(tensor.clone()) for name, tensor in group(checkpoint.tensors, "window").items()}
-        self.step, self.seconds, self.rows = checkpoint.step, checkpoint.state["seconds"], checkpoint.state["rows"]
-        if kept := checkpoint.state["kept"]:
+        facts = checkpoint.state
+        self.step, self.seconds, self.rows = checkpoint.step, facts["seconds"], facts["rows"]
+        for name, values in facts["window"].items():  # JSON gives doubles back to the bit, and in their order
+            self.window[name] = list(torch.tensor(values, dtype=torch.float64, device=self.device))
+        if kept := facts["kept"]:
             tensors = {name: tensor.clone() for name, tensor in group(checkpoint.tensors, "kept").items()}
             self.kept = Kept(kept["step"], kept["figures"], tensors)
 
