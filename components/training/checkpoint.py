@@ -1,9 +1,10 @@
 """Checkpoints that a kill, a full disk or a flipped bit cannot turn into a wrong start.
 
-A checkpoint is a folder `step-N` with tensors.safetensors, state.json and SHA256SUMS (`sha256sum -c` reads it). It is written
-as `partial`, synced and renamed, so that it is there whole or not at all; its sums are verified on reading; the last two
-are kept, and the older serves where the newer is damaged. Nothing in it can run code.
+A checkpoint is a folder `step-N` with tensors.safetensors, state.json and SHA256SUMS (which `sha256sum -c` reads). It is
+written as `partial`, synced and renamed, so that it is there whole or not at all; its sums are verified on reading; the
+last two are kept, and the older serves where the newer is damaged. Nothing in it can run code.
 """
+
 import fcntl
 import hashlib
 import json
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from components.training.weights import write_tensors
 
 KEPT = 2
 
@@ -46,22 +49,20 @@ def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write one checkpoint and drop those before the last two. OSError where it fails; the earlier ones stay whole."""
+    """Write one checkpoint and drop those before the last two. OSError (a full disk): the earlier ones stay whole."""
     partial = folder / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
-        save_file(tensors, partial / "tensors.safetensors")
+        write_tensors(partial / "tensors.safetensors", tensors)
         (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
         (partial / "SHA256SUMS").write_text(sums(partial))
         for path in [*partial.iterdir(), partial]:
             sync(path)
         partial.rename(folder / f"step-{step:09d}")
         sync(folder)
-    except (OSError, SafetensorError) as error:
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise OSError(f"the checkpoint of step {step} could not be written to {folder} ({error}): make room there and "
-                      "start again; the run continues from the one before") from error
     for old in steps(folder)[:-KEPT]:
         shutil.rmtree(old)
 

@@ -1,8 +1,9 @@
 """What a training run is told. Free of torch, so that params.yaml is checked in milliseconds."""
+
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, Le
+from annotated_types import Ge, Gt, Interval
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class FitConfig:
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, weights stay fp32
     keep: Literal["last", "best"] = "last"  # the weights that the run ends with; best: by validation, the earliest
     log_every: Annotated[int, Ge(1)] = 20  # a point of the curves, the mean over these steps
-    workers: Annotated[int, Interval(ge=0), Le(64)] = 0  # processes that prepare batches; changes no bit
+    workers: Annotated[int, Interval(ge=0, le=64)] = 0  # processes that prepare batches; changes no bit
 
     def __post_init__(self) -> None:
         if self.warmup >= self.steps:

@@ -1,4 +1,5 @@
 """Batches to the device, the same bits there each time, and randomness that is a function of (seed, position)."""
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

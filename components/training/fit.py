@@ -1,9 +1,11 @@
 """The training loop of every stage; it knows no modality. `run` reads top to bottom: step, log, evaluate, save.
 
 A run that is killed and started again ends with the same bits as one that was not, because everything is either in the
-checkpoint (`State`: weights, optimiser, curves) or a pure function of the configuration and the step (learning rate, order
-of the data, dropout). EMA, loss scaling and other optimisers are left out.
+checkpoint (`State`: weights, optimiser, curves) or a pure function of the configuration and the step (learning rate,
+order of the data, dropout). EMA, loss scaling and other optimisers are left out.
 """
+
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -41,26 +43,40 @@ class History:
         write_curves(folder, self.rows)
 
 
-def fit(task: Task, batches: Callable[[int], Iterator[Any]], config: FitConfig, *, checkpoints: Path | None,
-        stream: TextIO | None = None) -> History:
+def fit(
+    task: Task,
+    batches: Callable[[int], Iterator[Any]],
+    config: FitConfig,
+    *,
+    checkpoints: Path | None,
+    stream: TextIO | None = None,
+) -> History:
     """Train `task.model` in place, on the device that it lies on.
 
     batches: called with a number of micro-batches, gives an iterator over all that come after them.
     checkpoints: a folder of this run's own; a run that was cut off continues from there. None: nothing is saved.
     stream: where progress is printed, stdout unless given.
 
-    With accumulation, a step follows the mean of the gradients of its micro-batches' mean losses. That is the gradient of
-    one large batch where every micro-batch weighs the same (equal numbers of examples or counted tokens) and the loss has
-    no terms between examples (a contrastive loss sees negatives in its micro-batch only).
+    With accumulation, a step follows the mean of the gradients of its micro-batches' mean losses. That is the gradient
+    of one large batch where every micro-batch weighs the same (equal numbers of examples, or of tokens that count) and
+    the loss has no terms between examples (a contrastive loss sees the negatives in its micro-batch only).
 
     FloatingPointError: the loss or the gradient is not finite; the checkpoint before it stays. OSError: full disk.
     """
-    with deterministic(), nullcontext() if checkpoints is None else held(checkpoints, partial(print, file=stream)):
+    with (
+        deterministic(),
+        nullcontext() if checkpoints is None else held(checkpoints, partial(print, file=stream, flush=True)),
+    ):
         return run(task, batches, config, checkpoints, stream)
 
 
-def run(task: Task, batches: Callable[[int], Iterator[Any]], config: FitConfig, checkpoints: Path | None,
-        stream: TextIO | None) -> History:
+def run(
+    task: Task,
+    batches: Callable[[int], Iterator[Any]],
+    config: FitConfig,
+    checkpoints: Path | None,
+    stream: TextIO | None,
+) -> History:
     state = State(task.model, adamw(task.model, config.weight_decay, config.betas))
     if checkpoints:
         resume(state, config, checkpoints, partial(print, file=stream, flush=True))
@@ -130,13 +146,15 @@ def log(state: State, config: FitConfig, progress: Progress) -> None:
 
 
 def check_finite(state: State, config: FitConfig) -> None:
-    """FloatingPointError naming the first step since the last point of the curves where something was NaN or infinite."""
+    """FloatingPointError naming the first step since the last point of the curves where something was not finite."""
     for name, each in (("loss", config.accumulation), ("gradient_norm", 1)):
         values = gather(state.window.get(name, []))
         for index in (~values.isfinite()).nonzero().flatten().tolist():
             step = state.step - (len(values) - 1 - index) // each
-            raise FloatingPointError(f"step {step}: {name} is {values[index].item()}; nothing was saved since: lower "
-                                     f"learning_rate ({config.learning_rate:g}), or look at the data of that step")
+            raise FloatingPointError(
+                f"step {step}: {name} is {values[index].item()}; nothing was saved since: lower "
+                f"learning_rate ({config.learning_rate:g}), or look at the data of that step"
+            )
 
 
 @torch.no_grad()
@@ -147,6 +165,10 @@ def evaluate(task: Task, state: State, config: FitConfig) -> None:
     with autocast(config.precision, state.device):
         figures = {name: float(value) for name, value in task.validate().items()}
     task.model.train()
+    if unfit := [name for name, value in figures.items() if not math.isfinite(value)]:
+        raise FloatingPointError(
+            f"step {state.step}: validation {unfit[0]} is {figures[unfit[0]]}; nothing was saved since"
+        )
     state.rows.append({"step": state.step} | {f"valid_{name}": value for name, value in figures.items()})
     if config.keep == "last":
         state.kept = Kept(state.step, figures)
@@ -161,7 +183,9 @@ def improves(figures: dict[str, float], before: dict[str, float], better: str) -
 
 def validated(state: State) -> dict[str, float]:
     """The main figure of the last validation, if there was one."""
-    figures = ((name, value) for row in reversed(state.rows) for name, value in row.items() if name.startswith("valid_"))
+    figures = (
+        (name, value) for row in reversed(state.rows) for name, value in row.items() if name.startswith("valid_")
+    )
     return dict([next(figures)]) if state.kept else {}
 
 
@@ -171,5 +195,6 @@ def finish(state: State, seconds: float, progress: Progress) -> History:
     if state.kept.weights:
         copy_weights(state.kept.weights, state.model, "the best validation")
     state.model.eval()
-    progress.show(state.step, {f"valid_{name}": value for name, value in state.kept.figures.items()}, last=True)
+    label = "best valid" if state.kept.weights else "valid"
+    progress.show(state.step, {f"{label} {name}": value for name, value in state.kept.figures.items()}, last=True)
     return History(state.rows, state.kept.step, state.kept.figures, seconds)

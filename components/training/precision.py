@@ -1,4 +1,5 @@
 """fp32, or bf16 autocast over fp32 weights (Kalamkar et al., arXiv:1905.12322): fp32's range, so no loss scaling."""
+
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 

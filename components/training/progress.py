@@ -1,4 +1,5 @@
 """One line about a running fit: redrawn on a terminal, a line every few seconds in a log."""
+
 import sys
 import time
 from typing import TextIO
@@ -32,8 +33,10 @@ class Progress:
         self.next = now + (TERMINAL_SECONDS if self.terminal else LOG_SECONDS)
         pace = (step - self.start) / max(now - self.began, 1e-9)  # steps a second, validation and saving included
         left = (self.steps - step) / pace if pace else 0.0
-        shown = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
-        line = f"step {step:,}/{self.steps:,}  {shown}  {pace * self.examples:,.0f} examples/s  {clock(left)} left"
+        parts = [f"step {step:,}/{self.steps:,}", *(f"{name} {value:.4g}" for name, value in figures.items())]
+        if step > self.start:
+            parts += [f"{pace * self.examples:,.0f} examples/s", f"{clock(left)} left"]
+        line = "  ".join(parts).replace("_", " ")
         if self.terminal:
             self.stream.write("\r" + line.ljust(self.drawn) + ("\n" if last else ""))
             self.drawn = len(line)

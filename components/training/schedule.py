@@ -3,6 +3,7 @@
 A pure function of the step, so that nothing of it is kept in a checkpoint. The rate would be 0 at step -1, is 1 at step
 `warmup` and would be `final_share` at step `steps`: no step is spent at zero on either end.
 """
+
 import math
 
 

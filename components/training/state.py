@@ -2,6 +2,7 @@
 
 The rest is a function of (config, step): the learning rate, the position in the data, the generators of dropout.
 """
+
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any

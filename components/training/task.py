@@ -1,4 +1,5 @@
 """What `fit` asks of a kind of training: it hides the modality from the loop."""
+
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn

@@ -1,6 +1,8 @@
 """A model as a folder: model.safetensors and config.json, with the same bytes for the same weights."""
+
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +44,23 @@ def save_model(folder: Path, model: nn.Module, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".partial"
     try:
-        save_file(weights(model), partial)
-        partial.chmod(0o644)  # safetensors makes it private
+        write_tensors(partial, weights(model))
         os.replace(partial, folder / "model.safetensors")
         partial.write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, folder / "config.json")
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"the model could not be written to {folder}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file. OSError with its number where it cannot be written."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):  # safetensors gives it as text
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
+    path.chmod(0o644)  # safetensors makes it private
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

@@ -2,9 +2,9 @@
 
     python tests/resume/kill.py --kills 20        (about 5 minutes on two cores)
 
-Each time a new run is started, killed with SIGKILL at a moment drawn between its first checkpoint and the length of the
-uninterrupted run, and started again at once, while the loader's workers of the killed one may still be alive. The hashes
-of weights, configuration and curves must be those of the uninterrupted run.
+Each time a new run is started, killed with SIGKILL at a moment drawn between its first checkpoint and the length of
+the uninterrupted run, and started again at once, while the loader's workers of the killed one may still be alive. The
+hashes of weights, configuration and curves must be those of the uninterrupted run.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,10 +84,8 @@ def interrupted(folder: Path, delay: float, expected: list[str]) -> Outcome | No
 
 
 def end_group(process: subprocess.Popen) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def trials(kills: int, seed: int, folder: Path) -> list[Outcome]:

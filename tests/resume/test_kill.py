@@ -1,12 +1,10 @@
 """A few of the kills of kill.py, which does as many as one likes."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from kill import trials  # noqa: E402
+from tests.resume.kill import trials
 
 
 @pytest.mark.slow
