@@ -90,8 +90,8 @@ class Stage:
         others = sorted(store.glob("*/key.json"), key=lambda path: path.parent.stat().st_mtime, reverse=True)
         if not (folder / "key.json").exists():
             if others:
-                before = json.loads(others[0].read_text())
-                changed = [name for name, value in parts.items() if before.get(name) != value]
+                stored = [json.loads(path.read_text()) for path in others]
+                changed = min(([name for name in parts if other[name] != parts[name]] for other in stored), key=len)
                 print(f"{self}: starts afresh, not from an earlier checkpoint: {', '.join(changed)} changed")
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / "key.json", json.dumps(parts, indent=2) + "\n")

@@ -81,7 +81,8 @@ def closure(module: str, root: Path = ROOT) -> tuple[dict[str, Path], set[str]]:
 def locked(root: Path = ROOT) -> dict[str, str]:
     """requirements.lock: distribution -> version."""
     lines = (root / "requirements.lock").read_text().splitlines()
-    return dict(match.groups() for line in lines if (match := re.match(r"([\w.-]+)(?:\[.*\])?==([^ ;]+)", line)))
+    pins = [re.match(r"([\w.-]+)(?:\[.*\])?==([^ ;]+)", line) for line in lines]
+    return {pin[1]: pin[2] for pin in pins if pin}
 
 
 def code(stage: str, root: Path = ROOT) -> list[str]:

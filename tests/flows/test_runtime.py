@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def start(run: Callable[[Params, Stage], None], key: str = "a") -> int:
 
 
 def raising(error: Exception) -> Callable[[Params, Stage], None]:
-    def run(params: Params, stage: Stage) -> None:  # noqa: ARG001
+    def run(params: Params, stage: Stage) -> None:
         raise error
 
     return run
@@ -171,18 +172,18 @@ def test_checkpoints_follow_params_inputs_and_code(code: Path, here: Path, capsy
     assert first.parent == here / ".store" / "checkpoints" / "job@a"
     assert capsys.readouterr().out == ""  # nothing is lost, nothing is said
 
-    changes = {
-        "params": lambda: Stage("job", "a", Params(steps=4)),
-        "inputs": lambda: (shards / "deep" / "0.tar").rename(shards / "deep" / "1.tar") and stage,
-        "code": lambda: code.write_text("value = 2") and stage,
-    }
-    for name, change in changes.items():
-        folder = change().checkpoints([shards])
-        assert folder != first
+    def changed(name: str, stage: Stage) -> None:
+        assert stage.checkpoints([shards]) != first
         assert capsys.readouterr().out == f"job@a: starts afresh, not from an earlier checkpoint: {name} changed\n"
-        (shards / "deep" / "1.tar").exists() and (shards / "deep" / "1.tar").rename(shards / "deep" / "0.tar")
-        code.write_text("value = 1")
-        os.utime(first)  # as a save does: it is the newest
+        shutil.rmtree(stage.checkpoints([shards]))
+
+    changed("params", Stage("job", "a", Params(steps=4)))
+    (shards / "deep" / "0.tar").rename(shards / "deep" / "1.tar")
+    changed("inputs", stage)
+    (shards / "deep" / "1.tar").rename(shards / "deep" / "0.tar")
+    code.write_text("value = 2")
+    changed("code", stage)
+    code.write_text("value = 1")
     assert stage.checkpoints([shards]) == first
 
 
