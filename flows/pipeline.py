@@ -126,7 +126,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repo", default=".", metavar="PATH", help="folder inside the repository (default: .)")
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="stages, groups or .dvc files (default: all)")
-    parser.add_argument("--phases", nargs="+", type=int, metavar="N", help="only stages of these phases, and what they need")
+    parser.add_argument(
+        "--phases", nargs="+", type=int, metavar="N", help="only stages of these phases, and what they need"
+    )
     parser.add_argument("--groups", nargs="+", metavar="NAME", help="only stages of these groups, and what they need")
     parser.add_argument("--slots", type=int, metavar="N", help="threads side by side (default: the number of CPUs)")
     parser.add_argument("--devices", nargs="*", metavar="ID", help="GPUs to give out (default: those that there are)")

@@ -131,7 +131,9 @@ class Schedule:
         """Start the stage if it fits; True if it has ended already."""
         bad = next((other for other in node.upstream if self.outcomes[other].bad), None)
         if bad:
-            culprit = self.outcomes[bad].message if self.outcomes[bad].verdict == "Skipped" else f"needs {bad}, which failed"
+            culprit = (
+                self.outcomes[bad].message if self.outcomes[bad].verdict == "Skipped" else f"needs {bad}, which failed"
+            )
             return self._mark(node, Outcome("Skipped", culprit))
         outlook = self._outlook(node)
         if outlook == Outlook.CACHED:
