@@ -1,7 +1,8 @@
-"""What a stage leaves in Prefect's UI: its metrics, its pictures, where its files came from; and the table of a whole run.
+"""What a stage leaves in Prefect's UI: metrics, pictures, where its files came from; and the table of a run.
 
-A picture stands inside a markdown artifact as a data URI, because that is what the UI shows without any file server; so it is
-made small first. The DVC hashes in the lineage table are those of dvc.lock: the same input in two runs has the same one.
+A picture stands inside a markdown artifact as a data URI, because that is what the UI shows without any file server; so
+it is made small first. The DVC hashes in the lineage table are those of dvc.lock: the same input in two runs has the
+same one.
 """
 
 import base64
@@ -40,7 +41,7 @@ def publish(record: Record) -> None:
 
 
 def metrics(record: Record) -> Iterator[tuple[str, Any]]:
-    """(name, value) of every value in the stage's metrics files, in the order of the file: the main one stands first."""
+    """(name, value) of every value in the stage's metrics files, in the file's order: the main one stands first."""
     from dvc.utils.serialize import LOADERS
 
     for file in record.files:

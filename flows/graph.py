@@ -1,4 +1,4 @@
-"""DVC's stages as plain values: names, what waits for what, what `meta` asks for, and the hashes that dvc.lock knows."""
+"""DVC's stages as plain values: names, what waits for what, what `meta` asks for, and dvc.lock's hashes."""
 
 import difflib
 from collections.abc import Iterable
@@ -66,7 +66,7 @@ class Node:
 
 
 def read(repo: Repo, targets: list[str]) -> tuple[dict[str, Node], dict[str, Stage]]:
-    """The stages and .dvc files that the targets need (all where none is named), upstream first, and DVC's objects of them.
+    """The stages and .dvc files that the targets need (all where none is named), upstream first, with DVC's objects.
 
     Raises:
         Refused: dvc.yaml does not read, or a target is not known.

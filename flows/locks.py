@@ -1,9 +1,10 @@
 """DVC's two locks, for many threads of one process and beside other DVC processes.
 
-The repository lock (.dvc/tmp/lock) serialises every call into DVC; within this process a mutex stands around it, because DVC is
-not safe between threads. The read-write lock (.dvc/tmp/rwlock, a JSON file of paths, process ids and names) says which files a
-running command reads and writes; entries of dead processes are dropped by whoever looks next. What others hold is waited for,
-without an end but saying so: `dvc repro` gives up after three seconds, and the work of a finished stage is lost.
+The repository lock (.dvc/tmp/lock) serialises every call into DVC; within this process a mutex stands around it,
+because DVC is not safe between threads. The read-write lock (.dvc/tmp/rwlock, a JSON file of paths, process ids and
+names) says which files a running command reads and writes; entries of dead processes are dropped by whoever looks next.
+What others hold is waited for, without an end but saying so: `dvc repro` gives up after three seconds, and the work of
+a finished stage is lost.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""What stages share of the machine: slots, which the threads they declare fill, and devices, each held by one stage at a time."""
+"""What stages share of the machine: slots, filled by the threads they declare, and devices, held by one at a time."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ class Machine:
 
 
 def find_devices() -> list[str]:
-    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES where it is set, else what `nvidia-smi -L` lists."""
+    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES if set, else of `nvidia-smi -L`."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [device.strip() for device in visible.split(",") if device.strip()]

@@ -1,9 +1,9 @@
 """Runs one command; when it ends, or should end, every process that descends from it ends too.
 
-Killing a process group is not enough: a stage may start sessions of its own, and a daemon's parent is gone. So this process
-asks the kernel to become the parent of such orphans (PR_SET_CHILD_SUBREAPER, prctl(2)): whatever the command starts stays a
-descendant, to be found under /proc. The lifeline is standard input: a pipe whose other end only the flow holds. It closes
-when the flow cancels the stage, and also when the flow dies by kill -9, which no handler could see.
+Killing a process group is not enough: a stage may start sessions of its own, and a daemon's parent is gone. So this
+process asks the kernel to become the parent of such orphans (PR_SET_CHILD_SUBREAPER, prctl(2)): whatever the command
+starts stays a descendant, to be found under /proc. The lifeline is standard input: a pipe whose other end only the flow
+holds. It closes when the flow cancels the stage, and also when the flow dies by kill -9, which no handler could see.
 
     python -I -S supervise.py COMMAND [ARGUMENT ...]     exits like the command, or with 128 + the signal that ended it
 
@@ -57,7 +57,7 @@ def reap(command: int) -> int | None:
 
 
 def end_descendants(command: int, linger: float) -> int | None:
-    """SIGTERM once to each descendant, then SIGKILL until none is left; what forks meanwhile is found by the next look."""
+    """SIGTERM once to each descendant, then SIGKILL until none is left; the next look finds what forks meanwhile."""
     begin = time.monotonic()
     told: set[int] = set()
     status = None

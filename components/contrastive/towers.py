@@ -1,4 +1,4 @@
-"""Two towers (Radford et al. 2021, figure 3): an image and a text encoder, each projected into one space of unit vectors.
+"""Two towers (Radford et al. 2021, figure 3): image and text encoder, projected into one space of unit vectors.
 
 The learned scale of the similarities is kept under 100 as there (section 2.5), by clipping the parameter itself before
 each training pass: a clamp in the graph would stop its gradient for good once it is passed.

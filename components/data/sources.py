@@ -9,7 +9,6 @@ from components.data.config import MEDIA, Source
 from components.data.files import SourceError
 from components.data.layouts import LAYOUTS, Missing, Raw
 from components.data.shards import SPLITS, Record
-from components.data.world.views import generate
 
 FIELDS = {  # of the layouts that know their own
     "idx": {"image": "png", "label": "label"},
@@ -23,6 +22,8 @@ def records(source: Source) -> Iterator[tuple[str, Record]]:
 
     Raises SourceError for files that are missing or damaged as a whole."""
     if source.world is not None:
+        from components.data.world.views import generate  # no other source depends on the generator
+
         yield from generate(source.world, source.seed)
         return
     for split, files in _files(source).items():

@@ -58,7 +58,7 @@ def draw(
 
 
 def distribution(logits: Float[Tensor, "b vocabulary"], sampling: SamplingConfig) -> Float[Tensor, "b vocabulary"]:
-    """Probabilities after temperature, then top-k, then top-p (Holtzman et al. 2020, equation 2). Temperature above 0."""
+    """Probabilities after temperature, then top-k, then top-p (Holtzman et al. 2020, eq. 2). Temperature above 0."""
     logits = logits.float() / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         smallest = logits.topk(sampling.top_k).values[:, -1:]

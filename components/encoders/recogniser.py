@@ -46,7 +46,7 @@ def ctc_loss(
     targets: Int[Tensor, "b letters"],
     target_lengths: Int[Tensor, " b"],
 ) -> Float[Tensor, ""]:
-    """Mean over utterances of the loss a letter. An utterance too short for its target counts as 0 and teaches nothing."""
+    """Mean over utterances of the loss a letter. One too short for its target counts as 0 and teaches nothing."""
     return F.ctc_loss(
         log_probabilities.transpose(0, 1), targets, lengths, target_lengths, blank=BLANK, zero_infinity=True
     )

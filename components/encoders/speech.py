@@ -1,8 +1,8 @@
 """Speech to `Encoded`: log-mel features, a convolutional front that shortens them, the own stack.
 
 What is distinctive: padding cannot reach a real token. Features are normalised over real frames only, and padded frames
-are zeroed before each convolution, so an utterance gives the same tokens alone as in any batch. Features are computed in
-float32 outside autocast: a logarithm of small powers does not survive bfloat16.
+are zeroed before each convolution, so an utterance gives the same tokens alone as in any batch. Features are computed
+in float32 outside autocast: a logarithm of small powers does not survive bfloat16.
 """
 
 import torch
@@ -40,7 +40,7 @@ class LogMel(nn.Module):
     def forward(
         self, waveforms: Float[Tensor, "b samples"], lengths: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, "b frames mels"], Bool[Tensor, "b frames"]]:
-        """waveforms: amplitudes from -1 to 1, zeros after `lengths` samples. Returns features (0 on padding) and the mask."""
+        """waveforms: amplitudes from -1 to 1, zeros after `lengths` samples. Gives features (0 on padding) and mask."""
         with torch.autocast(waveforms.device.type, enabled=False):
             features = self.mel(waveforms.float()).clamp(min=FLOOR).log().transpose(1, 2)
             mask = mask_of(self.frames(lengths), features.shape[1])

@@ -1,8 +1,8 @@
 """Checkpoints that a kill, a full disk or a flipped bit cannot turn into a wrong start.
 
-A checkpoint is a folder `step-N` with tensors.safetensors, state.json and SHA256SUMS (which `sha256sum -c` reads). It is
-written as `partial`, synced and renamed, so that it is there whole or not at all; its sums are verified on reading; the
-last two are kept, and the older serves where the newer is damaged. Nothing in it can run code.
+A checkpoint is a folder `step-N` with tensors.safetensors, state.json and SHA256SUMS (which `sha256sum -c` reads). It
+is written as `partial`, synced and renamed, so that it is there whole or not at all; its sums are verified on reading;
+the last two are kept, and the older serves where the newer is damaged. Nothing in it can run code.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """AdamW (Loshchilov & Hutter, arXiv:1711.05101), fused, with weight decay on matrices only.
 
-Norms, biases, scales and temperatures (at most one dimension), embeddings of positions and class tokens are not decayed:
-zero means nothing there. Token embeddings are decayed.
+Norms, biases, scales and temperatures (at most one dimension), embeddings of positions and class tokens are not
+decayed: zero means nothing there. Token embeddings are decayed.
 """
 
 from torch import nn

@@ -1,4 +1,4 @@
-"""The shape of one transformer stack, shared by every encoder and decoder. Free of torch: params.yaml is read into it."""
+"""The shape of one transformer stack, shared by every encoder and decoder. Torch-free: params.yaml is read into it."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -1,6 +1,7 @@
 """A small run with everything that could differ after a resume: dropout, bf16, accumulation, augmentation, workers.
 
-`python tests/resume/victim.py STORE OUT` trains a text classifier on symbols to count; checkpoints in STORE, results in OUT.
+`python tests/resume/victim.py STORE OUT` trains a text classifier on symbols to count; checkpoints in STORE, results in
+OUT.
 """
 
 import sys
