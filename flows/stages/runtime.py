@@ -132,7 +132,9 @@ def execute(
         stage = Stage(name, key, params)
         run(params, stage)
     except ParamsError as error:
-        return _line(2, f"{label}: {error}")
+        return _line(
+            2, f"{label}: {error}" + ("" if key else f" (for one of several: python -m flows.stages.{name} KEY)")
+        )
     except (StageError, FloatingPointError) as error:  # the latter is a training that diverged
         return _line(1, f"{label}: {error}")
     except KeyboardInterrupt:
