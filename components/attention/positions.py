@@ -5,7 +5,7 @@ block, `rotation` once a forward pass for all blocks. What a kind does not do, i
 Letters: b batch, n tokens, d width, h heads, c features of a head.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -14,18 +14,28 @@ from torch import Tensor, nn
 Rotation = tuple[Float[Tensor, "n half"], Float[Tensor, "n half"]]  # cosines and sines
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where positions are put to use."""
+
+    context: int  # most tokens of a sequence
+    width: int  # features of a token
+    heads: int
+    scale: float  # standard deviation of the tokens that positions are added to
+
+
 class Positions(nn.Module):
     """Base of all kinds: knows how many positions there are."""
 
-    def __init__(self, context: int) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__()
-        self.context = context
+        self.context = place.context
 
     def span(self, start: int, length: int) -> slice:
         """Positions of `length` tokens after `start` earlier ones; ValueError past the context."""
         if start + length > self.context:
             raise ValueError(
-                f"{start + length} tokens do not fit a context of {self.context}: shorten the input or raise the context"
+                f"{start + length} tokens do not fit a context of {self.context}: shorten the input or raise `context`"
             )
         return slice(start, start + length)
 
@@ -42,10 +52,10 @@ class Sinusoidal(Positions):
 
     table: Tensor
 
-    def __init__(self, context: int, width: int, heads: int, scale: float) -> None:
-        super().__init__(context)
-        angles = _angles(context, width)
-        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1) * scale
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        angles = _angles(place.context, place.width)
+        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1) * place.scale
         self.register_buffer("table", table.float(), persistent=False)
 
     def embed(self, tokens: Float[Tensor, "b n d"], start: int) -> Float[Tensor, "b n d"]:
@@ -55,9 +65,9 @@ class Sinusoidal(Positions):
 class Learned(Positions):
     """A free vector a position (Gehring et al. 2017; BERT, GPT-2, ViT), drawn with the standard deviation `scale`."""
 
-    def __init__(self, context: int, width: int, heads: int, scale: float) -> None:
-        super().__init__(context)
-        self.table = nn.Parameter(torch.randn(context, width) * scale)
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.table = nn.Parameter(torch.randn(place.context, place.width) * place.scale)
 
     def embed(self, tokens: Float[Tensor, "b n d"], start: int) -> Float[Tensor, "b n d"]:
         return tokens + self.table[self.span(start, tokens.shape[1])]
@@ -73,9 +83,9 @@ class Rotary(Positions):
     cosines: Tensor
     sines: Tensor
 
-    def __init__(self, context: int, width: int, heads: int, scale: float) -> None:
-        super().__init__(context)
-        angles = _angles(context, width // heads)
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        angles = _angles(place.context, place.width // place.heads)
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
 
@@ -84,18 +94,18 @@ class Rotary(Positions):
         return self.cosines[span], self.sines[span]
 
 
-KINDS: dict[str, Callable[[int, int, int, float], Positions]] = {
+KINDS: dict[str, type[Positions]] = {
     "sinusoidal": Sinusoidal,
     "learned": Learned,
     "rotary": Rotary,
 }
 
 
-def positions(name: str, context: int, width: int, heads: int, scale: float) -> Positions:
-    """The positions named `name` for `context` tokens; `scale` is the standard deviation of the tokens they join."""
+def positions(name: str, place: Place) -> Positions:
+    """The positions named `name`; ValueError with the known names for any other."""
     if name not in KINDS:
         raise ValueError(f"positions {name!r} are unknown: choose one of {', '.join(KINDS)}")
-    return KINDS[name](context, width, heads, scale)
+    return KINDS[name](place)
 
 
 def rotate(heads: Float[Tensor, "b n h c"], rotation: Rotation) -> Float[Tensor, "b n h c"]:

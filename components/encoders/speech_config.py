@@ -28,9 +28,9 @@ class FeaturesConfig:
 class MaskingConfig:
     """SpecAugment (Park et al. 2019) on the features, in training only. Counts of 0 leave it out."""
 
-    bands: Annotated[int, Interval(ge=0, le=10)] = 2  # masks over frequency
+    bands: Annotated[int, Interval(ge=0, le=10)] = 0  # masks over frequency
     band_width: Annotated[int, Interval(ge=1, le=256)] = 20  # widest, mel bands
-    spans: Annotated[int, Interval(ge=0, le=20)] = 2  # masks over time
+    spans: Annotated[int, Interval(ge=0, le=20)] = 0  # masks over time
     span_width: Annotated[int, Interval(ge=1, le=10_000)] = 20  # widest, frames
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from components.attention.cache import Cache
-from components.attention.positions import positions
+from components.attention.positions import Place, positions
 from components.transformer.block import Block
 from components.transformer.config import TransformerConfig
 
@@ -22,7 +22,7 @@ class Stack(nn.Module):
     def __init__(self, config: TransformerConfig, *, context: int, scale: float, causal: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.positions = positions(config.positions, context, config.width, config.heads, scale)
+        self.positions = positions(config.positions, Place(context, config.width, config.heads, scale))
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, causal=causal) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)

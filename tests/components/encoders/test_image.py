@@ -1,0 +1,83 @@
+"""Image encoders: the own stack against timm's vision transformer with the same weights; refused names and sizes."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from components.encoders.classifier import Classifier
+from components.encoders.image import ImageEncoder, PatchEmbedding, TimmImageEncoder
+from components.encoders.image_config import ImageConfig, TimmConfig
+from components.transformer.config import TransformerConfig
+
+CONFIG = ImageConfig(TransformerConfig(width=48, depth=2, heads=4, positions="learned"), size=24, patch=6)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+
+
+def test_equals_timms_vision_transformer(images):
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    ours = ImageEncoder(CONFIG)
+    theirs = VisionTransformer(
+        img_size=24, patch_size=6, embed_dim=48, depth=2, num_heads=4, num_classes=0, class_token=False,
+        global_pool="avg", fc_norm=False, norm_layer=partial(nn.LayerNorm, eps=1e-5),
+    )  # fmt: skip
+    weights = {
+        "pos_embed": ours.stack.positions.table[None],
+        "patch_embed.proj.weight": ours.patches.project.weight.view(48, 3, 6, 6),
+        "patch_embed.proj.bias": ours.patches.project.bias,
+    }
+    names = {
+        "stack.blocks": "blocks", "attention_norm": "norm1", "feed_forward_norm": "norm2",
+        "attention.project_in": "attn.qkv", "attention.project_out": "attn.proj",
+        "feed_forward.project_in": "mlp.fc1", "feed_forward.project_out": "mlp.fc2", "stack.norm": "norm",
+    }  # fmt: skip
+    for name, weight in ours.state_dict().items():
+        if name.startswith(("stack.blocks", "stack.norm")):
+            for own, other in names.items():
+                name = name.replace(own, other)
+            weights[name] = weight
+    theirs.load_state_dict(weights, strict=True)
+
+    tokens = theirs.forward_features(images * 2 - 1)
+    encoded = ours(images)
+    torch.testing.assert_close(encoded.tokens, tokens, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encoded.pooled, theirs.forward_head(tokens), atol=1e-5, rtol=1e-5)
+    assert encoded.mask.shape == (2, 16)
+    assert encoded.mask.all()
+
+
+def test_patches_equal_a_strided_convolution(images):
+    patches = PatchEmbedding(6, 10)
+    expected = nn.functional.conv2d(images, patches.project.weight.view(10, 3, 6, 6), patches.project.bias, stride=6)
+    torch.testing.assert_close(patches(images), expected.flatten(2).transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_reach_every_parameter(images):
+    model = Classifier(ImageEncoder(CONFIG), classes=3)
+    nn.init.normal_(model.head.project.weight)
+    model(images).square().sum().backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def test_timms_model_gives_encoded(images):
+    encoder = TimmImageEncoder(TimmConfig("vit_tiny_patch16_224", size=24, patch=6)).eval()
+    encoded = encoder(images)
+    assert encoded.tokens.shape == (2, 17, encoder.width)  # 16 patches and the class token
+    torch.testing.assert_close(encoded.pooled, encoder.model(images * 2 - 1))
+    assert encoded.mask.all()
+
+
+def test_bad_shapes_and_names_are_refused(images):
+    with pytest.raises(ValueError, match="size 25 does not divide by patch 6"):
+        ImageConfig(CONFIG.transformer, size=25, patch=6)
+    with pytest.raises(ValueError, match="24x24 pixels in an encoder for 12x12"):
+        ImageEncoder(ImageConfig(CONFIG.transformer, size=12, patch=6))(images)
+    with pytest.raises(ValueError, match="no vision transformer 'resnet50'"):
+        TimmImageEncoder(TimmConfig("resnet50", size=24, patch=6))

@@ -1,0 +1,69 @@
+"""Text encoder, masked language model and classifier."""
+
+import pytest
+import torch
+
+from components.encoders.classifier import Classifier
+from components.encoders.masked_language import MaskedLanguageModel
+from components.encoders.text import TextEncoder
+from components.encoders.text_config import TextConfig
+from components.transformer.config import TransformerConfig
+
+LENGTHS = torch.tensor([[12], [7], [1]])
+
+
+@pytest.fixture
+def encoder() -> TextEncoder:
+    torch.manual_seed(0)
+    return TextEncoder(TextConfig(TransformerConfig(width=32, depth=2, heads=4), context=16), vocabulary=40)
+
+
+@pytest.fixture
+def batch():
+    mask = torch.arange(12) < LENGTHS
+    return torch.randint(40, (3, 12), generator=torch.Generator().manual_seed(0)), mask
+
+
+def test_a_padded_text_equals_the_text_alone(encoder, batch):
+    ids, mask = batch
+    encoded = encoder(ids, mask)
+    for row, length in enumerate(LENGTHS.flatten().tolist()):
+        alone = encoder(ids[row : row + 1, :length])
+        torch.testing.assert_close(encoded.tokens[row, :length], alone.tokens[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(encoded.pooled[row], alone.tokens[0].mean(0), atol=1e-5, rtol=1e-5)
+        assert alone.mask.all()
+    assert torch.equal(encoded.mask, mask)
+
+
+def test_masked_language_logits_stand_in_the_order_of_the_chosen(encoder, batch):
+    ids, mask = batch
+    model = MaskedLanguageModel(encoder)
+    chosen = mask & (torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.4)
+    everywhere = model.head(encoder(ids, mask).tokens.flatten(0, 1)).view(3, 12, 40)
+    torch.testing.assert_close(model(ids, mask, chosen), everywhere[chosen], atol=1e-5, rtol=1e-5)
+
+
+def test_masked_language_model_learns_a_rule_and_every_parameter_takes_part(encoder):
+    """Token i of a row is 4 + (first + i) mod 16: a hidden one follows from any other."""
+    model = MaskedLanguageModel(encoder)
+    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        targets = 4 + (torch.randint(16, (32, 1), generator=generator) + torch.arange(12)) % 16
+        chosen = torch.rand(32, 12, generator=generator) < 0.25
+        logits = model(targets.masked_fill(chosen, 3), None, chosen)
+        loss = torch.nn.functional.cross_entropy(logits, targets[chosen])
+        loss.backward()
+        assert all(weight.grad is not None and weight.grad.any() for weight in model.parameters())
+        optimiser.step()
+        optimiser.zero_grad()
+    assert (logits.argmax(-1) == targets[chosen]).float().mean() > 0.95
+
+
+def test_classifier_starts_at_equal_chances_and_trains_its_encoder(encoder, batch):
+    model = Classifier(encoder, classes=5, dropout=0.1)
+    assert not model(*batch).any()
+    torch.nn.init.normal_(model.head.project.weight)
+    model(*batch).logsumexp(-1).sum().backward()
+    assert encoder.embedding.weight.grad is not None
+    assert encoder.embedding.weight.grad.any()

@@ -1,0 +1,102 @@
+"""The stack: parity with torch's own pre-norm encoder, padding, dropout, initialisation, refused shapes."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from components.transformer.config import TransformerConfig
+from components.transformer.stack import Stack
+
+CONFIG = TransformerConfig(width=32, depth=3, heads=4)
+
+
+def built(config: TransformerConfig = CONFIG, **kind) -> Stack:
+    torch.manual_seed(0)
+    return Stack(config, context=16, scale=1.0, **kind)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_equals_torchs_encoder_with_the_same_weights(causal):
+    stack = built(TransformerConfig(width=32, depth=3, heads=4, positions="learned"), causal=causal)
+    layer = nn.TransformerEncoderLayer(32, 4, 128, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+    peer = nn.TransformerEncoder(layer, 3, norm=nn.LayerNorm(32), enable_nested_tensor=False)
+    with torch.no_grad():
+        for theirs, ours in zip(peer.layers, stack.blocks, strict=True):
+            pairs = {
+                theirs.self_attn.in_proj_weight: ours.attention.project_in.weight,
+                theirs.self_attn.in_proj_bias: ours.attention.project_in.bias,
+                theirs.self_attn.out_proj.weight: ours.attention.project_out.weight,
+                theirs.linear1.weight: ours.feed_forward.project_in.weight,
+                theirs.linear2.weight: ours.feed_forward.project_out.weight,
+            }
+            for target, source in pairs.items():
+                target.copy_(source)
+            for zero in (theirs.self_attn.out_proj.bias, theirs.linear1.bias, theirs.linear2.bias):
+                zero.zero_()
+    tokens = torch.randn(2, 9, 32)
+    mask = torch.arange(9) < torch.tensor([[9], [5]])
+    forbidden = torch.ones(9, 9, dtype=torch.bool).triu(1) if causal else None
+    expected = peer(tokens + stack.positions.table[:9], mask=forbidden, src_key_padding_mask=~mask)
+    torch.testing.assert_close(stack(tokens, mask)[mask], expected[mask], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
+def test_padding_does_not_reach_real_tokens(positions):
+    stack = built(TransformerConfig(width=32, depth=3, heads=4, positions=positions))
+    tokens = torch.randn(2, 10, 32)
+    mask = torch.arange(10) < torch.tensor([[10], [6]])
+    alone = stack(tokens[1:, :6])
+    torch.testing.assert_close(stack(tokens, mask)[1:, :6], alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        stack(tokens.masked_fill(~mask[..., None], 9.0), mask)[1:, :6], alone, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_causal_stack_does_not_look_ahead():
+    stack = built(causal=True)
+    tokens = torch.randn(1, 10, 32)
+    changed = torch.cat([tokens[:, :6], torch.randn(1, 4, 32)], dim=1)
+    torch.testing.assert_close(stack(tokens)[:, :6], stack(changed)[:, :6])
+
+
+def test_gradients_reach_every_parameter():
+    stack = built(TransformerConfig(width=32, depth=2, heads=4, dropout=0.1, positions="learned"))
+    stack(torch.randn(2, 16, 32)).square().mean().backward()
+    assert [name for name, weight in stack.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def test_dropout_acts_in_training_only():
+    stack = built(TransformerConfig(width=32, depth=2, heads=4, dropout=0.5))
+    tokens = torch.randn(1, 8, 32)
+    assert not torch.equal(stack(tokens), stack(tokens))
+    stack.eval()
+    assert torch.equal(stack(tokens), stack(tokens))
+
+
+def test_initial_scales():
+    stack = built(TransformerConfig(width=256, depth=8, heads=4))
+    small = math.sqrt(2 / (5 * 256))
+    block = stack.blocks[3]
+    for linear, expected in (
+        (block.attention.project_in, small),
+        (block.feed_forward.project_in, small),
+        (block.attention.project_out, small / 4),
+        (block.feed_forward.project_out, small / 4),
+    ):
+        assert linear.weight.std().item() == pytest.approx(expected, rel=0.02)
+        assert not linear.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"width": 30, "heads": 4}, "width 30 does not divide by heads 4"),
+        ({"width": 12, "heads": 4}, "leaves an odd 3"),
+        ({"width": 9, "heads": 3, "positions": "sinusoidal"}, "need an even width, not 9"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        TransformerConfig(depth=1, **shape)
