@@ -291,6 +291,8 @@ class Bridge:
         else:
             target, kind = stage.path, SingleStageFile
         draft = os.path.join(self.repo.tmp_dir, f"{os.path.basename(target)}.draft")
+        with suppress(FileNotFoundError):
+            os.unlink(draft)  # of a process that was killed
         try:
             if os.path.exists(target):
                 shutil.copy2(target, draft)

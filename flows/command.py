@@ -33,9 +33,10 @@ class Lines:
             self._emit(line.rstrip(b"\r").rpartition(b"\r")[2])
         states = self._rest.split(b"\r")
         if len(states) > 1 and states[-2]:
-            self._rest = states[-2] + b"\r" + states[-1]  # what a later newline may still have to show
+            self._rest = states[-2] + b"\r" + states[-1]  # what a newline may still have to show
             if time.monotonic() - self._shown >= PROGRESS:
                 self._emit(states[-2])
+                self._rest = states[-1]
         elif len(self._rest) > 16 * LONGEST:  # a line without an end must not fill the memory
             self._emit(self._rest)
             self._rest = b""

@@ -2,8 +2,8 @@
 
     python -m flows.pipeline --repo PATH [--targets NAME ...] [--slots N] [--force]
 
-Exit status: 0 all stages are up to date, 1 stages failed, 2 refused before anything began, 130 cancelled. The last line says how
-it ended.
+Exit status: 0 all stages are up to date, 1 stages failed, 2 refused before anything began, 130 cancelled. The last line
+says how it ended.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def pipeline(
 
 
 class Watchman:
-    """Sees what ends a run from outside: a cancellation in the UI, of the run or of one that called it; a worker that is gone."""
+    """Sees what ends a run from outside: it, or a run that called it, is cancelled in the UI; its worker is gone."""
 
     def __init__(self) -> None:
         self._runs = {runtime.flow_run.get_id(), runtime.flow_run.get_root_flow_run_id()} - {None}

@@ -1,10 +1,10 @@
 """Submits the stages of a graph to Prefect, each when all before it have ended and it fits on the machine.
 
-Prefect's usual way, to submit every task at once with `wait_for`, lets blocked tasks take the workers that ready ones need, and
-a limit by tag costs a second a task. Here the flow's own thread decides, and a task run stands for a stage that really runs.
-Stages that are up to date become task runs too, so that the UI shows the whole graph, but they take no slot. A stage ends as
-Completed, `Cached`, `Restored` (from DVC's caches), Failed, `TimedOut`, Cancelled, or `Skipped` with the name of the stage that
-failed before it.
+Prefect's usual way, to submit every task at once with `wait_for`, lets blocked tasks take the workers that ready ones
+need, and a limit by tag costs a second a task. Here the flow's own thread decides, and a task run stands for a stage
+that really runs. Stages that are up to date become task runs too, so that the UI shows the whole graph, but they take
+no slot. A stage ends as Completed, `Cached`, `Restored` (from DVC's caches), Failed, `TimedOut`, Cancelled, or
+`Skipped` with the name of the stage that failed before it.
 """
 
 import queue
@@ -90,7 +90,7 @@ class Schedule:
                 future.wait()
 
     def grant(self, name: str) -> Grant:
-        """What the stage holds of the machine. It waits only where the cache turned out not to have the stage's outputs."""
+        """What the stage holds of the machine. It waits only where the cache does not have the stage's outputs."""
         while name not in self._grants:
             grant = self.machine.take(self.graph[name].needs)
             if grant:
