@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,8 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-READY_SECONDS = 300  # a first start migrates an empty database before it listens: 28 s on a busy machine, once 92
+READY_SECONDS = 600  # a first start makes the database, 22 s of CPU: once 220 s on two cores with eight users
+TELL_SECONDS = 15  # between two lines while it starts
 HEARTBEAT_SECONDS = 30  # Prefect's minimum
 SILENT_SECONDS = 90  # three heartbeats missed: with the trigger's own delay of some seconds, well within three minutes
 
@@ -152,8 +152,11 @@ def _start_unless_there(url: str, say: Callable[[str], None]) -> None:
 
 def _wait_until_ready(server: Started, say: Callable[[str], None]) -> None:
     say(f"Prefect server: starting at {server.url.removesuffix('/api')} (log: {log('server')})")
-    begin = time.monotonic()
+    begin = told = time.monotonic()
     while not answers(server.url):
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            say(f"Prefect server: still starting after {told - begin:.0f} s")
         if not server.alive():
             raise Unavailable(
                 f"the Prefect server ended while starting: {_last_line(log('server'))} (log: {log('server')})"
@@ -180,17 +183,18 @@ def ensure_worker(url: str, pool: str) -> Started:
 def start(name: str, arguments: list[str], url: str) -> Started:
     """Start `prefect ARGUMENTS` in a session of its own, logged to NAME.log, and write its pid file."""
     home().mkdir(parents=True, exist_ok=True)
-    with log(name).open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", *arguments],
-            env=os.environ | {"PREFECT_API_URL": url},  # the server too: its pages call 4200 otherwise
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    own = Started(name, process.pid, psutil.Process(process.pid).create_time(), url)
+    pid = os.posix_spawn(  # it outlives this process, of which a Popen object would complain
+        sys.executable,
+        [sys.executable, "-m", "prefect", *arguments],
+        os.environ | {"PREFECT_API_URL": url},  # the server too: its pages call 4200 otherwise
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    own = Started(name, pid, psutil.Process(pid).create_time(), url)
     _pid_file(name).write_text(json.dumps(asdict(own)))
     return own
 

@@ -1,0 +1,130 @@
+"""What is found is used, what is started is stopped, and nothing else is."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import asdict, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import server as servers
+from flows.server import Started, Unavailable
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No server known, and an empty place for what is started."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("PREFECT_SERVER_API_PORT", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def sleeper(home: Path, name: str = "worker", code: str = "pass") -> Started:
+    """A process that stands for a server or worker, with its pid file."""
+    command = [sys.executable, "-c", f"import signal, time; {code}; print(flush=True); time.sleep(600)"]
+    ready, output = os.pipe()
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, output, 1)], setsid=True)
+    os.close(output)
+    assert os.read(ready, 1), "it ended early"
+    os.close(ready)
+    own = Started(name, pid, psutil.Process(pid).create_time(), "http://127.0.0.1:1/api")
+    (home / f"{name}.pid.json").write_text(json.dumps(asdict(own)))
+    return own
+
+
+@pytest.mark.usefixtures("home")
+def test_an_answering_server_is_used(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    assert servers.ensure_server() == server
+    monkeypatch.delenv("PREFECT_API_URL")
+    assert servers.ensure_server(int(server.split(":")[2].removesuffix("/api"))) == server
+    assert os.environ["PREFECT_API_URL"] == server
+    assert servers.stop("server") is None, "it was not started here"
+    assert servers.answers(server)
+
+
+def test_silent_runs_are_crashed_by_one_automation(server: str) -> None:
+    with servers.client(server) as client:
+        servers.create_automation(client)
+        known = client.post("/automations/filter", json={}).json()
+    assert [automation["name"] for automation in known] == ["crash-silent-runs"]
+
+
+@pytest.mark.usefixtures("home")
+def test_an_address_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(Unavailable, match=r"^PREFECT_API_URL=http://127\.0\.0\.1:9/api does not answer: start .*$"):
+        servers.ensure_server()
+
+
+class Foreign(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>true</html>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_port_of_another_program_is_refused(home: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), Foreign) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        with pytest.raises(Unavailable, match=rf"^port {other.server_port} is in use by another program: .*PORT=4300"):
+            servers.ensure_server(other.server_port)
+        other.shutdown()
+    assert not list(home.glob("*.pid.json"))
+
+
+def test_a_second_server_of_one_checkout_is_refused(home: Path) -> None:
+    own = sleeper(home, "server")
+    try:
+        with pytest.raises(Unavailable, match="this checkout's server runs at .*make stop"):
+            servers.ensure_server(4399)
+        assert servers.address() == own.url
+    finally:
+        servers.stop("server")
+
+
+def test_stop_ends_what_was_started_here(home: Path) -> None:
+    own = sleeper(home)
+    assert servers.started("worker") == own
+    assert servers.stop("worker") == own
+    assert not own.alive()
+    assert servers.stop("worker") is None
+
+
+def test_stop_spares_a_process_that_took_over_the_number(home: Path) -> None:
+    own = sleeper(home)
+    try:
+        (home / "worker.pid.json").write_text(json.dumps(asdict(replace(own, born=own.born - 60))))
+        assert servers.started("worker") is None
+        assert servers.stop("worker") is None
+        assert own.alive()
+    finally:
+        os.kill(own.pid, signal.SIGKILL)
+        os.waitpid(own.pid, 0)
+
+
+def test_stop_kills_what_does_not_listen(home: Path) -> None:
+    own = sleeper(home, code="signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    assert servers.stop("worker", patience=0.2) == own
+    assert not own.alive()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_API_KEEPALIVE_TIMEOUT", "soon")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(Unavailable, match="the Prefect server ended while starting: .*log: "):
+        servers.ensure_server(port, [].append)
+    assert servers.stop("server") is None
