@@ -3,23 +3,14 @@
 import io
 import math
 
-from components.data.config import Source
+from components.data.config import Kind
 from components.data.layouts import PIXELS
-from components.data.records import Kind, decode_image
+from components.data.records import decode_image
 from components.data.shards import Record
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SECONDS = (0.1, 600.0)  # of a sound: below, no window of features fits; above, it is no utterance
 WAV_UNKNOWN = (0, 2**32 - 1)  # sizes that a recorder writes which cannot seek back
-
-
-def kind(source: Source) -> Kind:
-    """What the records of a source hold besides their fields."""
-    if source.world is not None:
-        return {"pictures": "image", "speech": "sound", "text": "text"}[source.world.view]  # type: ignore[return-value]
-    if source.layout == "idx" or "image" in source.fields:
-        return "image"
-    return "sound" if "sound" in source.fields else "text"
 
 
 def check(record: Record, kind: Kind) -> str | None:

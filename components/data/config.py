@@ -18,6 +18,7 @@ from annotated_types import Interval, MinLen
 
 Split = Literal["train", "valid", "test"]
 Share = Annotated[float, Interval(ge=0, lt=1)]
+Kind = Literal["image", "sound", "text"]  # what a record holds besides its JSON fields
 MEDIA = ("image", "sound")
 
 
@@ -61,6 +62,15 @@ class Source:
     tolerate: Share = 0.0  # share of bad records up to which validation passes
     seed: Annotated[int, Interval(ge=0)] = 0  # of the generated world and of shares held out
     world: World | None = None
+
+    @property
+    def kind(self) -> Kind:
+        if self.world is not None:
+            views: dict[str, Kind] = {"pictures": "image", "speech": "sound", "text": "text"}
+            return views[self.world.view]
+        if self.layout == "idx" or "image" in self.fields:
+            return "image"
+        return "sound" if "sound" in self.fields else "text"
 
     def __post_init__(self) -> None:
         if (self.layout == "world") != (self.world is not None):

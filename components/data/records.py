@@ -13,14 +13,15 @@ import mmap
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from components.data.config import Kind
 
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["image", "sound", "text"]
 INDEX, SHARDS, CLASSES = "records.npy", "records.json", "classes.json"
 COLUMNS = ("shard", "media", "media_size", "fields", "fields_size", "label")  # byte offsets and sizes; label -1: none
 
@@ -33,16 +34,16 @@ class Records(Sequence):
             raise FileNotFoundError(f"{index} holds no {INDEX}: run the stage validate for this source first")
         about = json.loads((index / SHARDS).read_text())
         self.kind: Kind = about["kind"]
-        self.index = np.load(index / INDEX, mmap_mode="r", allow_pickle=False)
+        self.table = np.load(index / INDEX, mmap_mode="r", allow_pickle=False)
         self._classes = index.parent / CLASSES
         self._paths = [shards / name for name in about["shards"]]
         self._maps: dict[int, mmap.mmap] = {}
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.table)
 
     def __getitem__(self, number: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
-        shard, media, media_size, fields, fields_size, label = self.index[number].tolist()
+        shard, media, media_size, fields, fields_size, label = self.table[number].tolist()
         data = self._maps.get(shard) or self._open(shard)
         record = json.loads(data[fields : fields + fields_size])
         if label >= 0:
@@ -54,13 +55,13 @@ class Records(Sequence):
     @property
     def labels(self) -> np.ndarray:
         """int64 [n]: the class of each record, -1 where it has none."""
-        return np.asarray(self.index[:, COLUMNS.index("label")])
+        return np.asarray(self.table[:, COLUMNS.index("label")])
 
     @property
     def sizes(self) -> np.ndarray:
         """int64 [n]: bytes of each picture or sound, or of the JSON line of a text; a stand-in for its length."""
         column = "fields_size" if self.kind == "text" else "media_size"
-        return np.asarray(self.index[:, COLUMNS.index(column)])
+        return np.asarray(self.table[:, COLUMNS.index(column)])
 
     @cached_property
     def classes(self) -> list[str]:

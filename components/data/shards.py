@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from components.data.config import Split
+
 LARGEST = 64 * 2**20  # bytes a shard holds at most, if no single record is larger
-SPLITS = ("train", "valid", "test")
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 @dataclass(slots=True)

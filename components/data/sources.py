@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.data.config import MEDIA, Source
+from components.data.config import MEDIA, Source, Split
 from components.data.files import SourceError
 from components.data.layouts import LAYOUTS, Missing, Raw
-from components.data.shards import SPLITS, Record
+from components.data.shards import Record
 
 FIELDS = {  # of the layouts that know their own
     "idx": {"image": "png", "label": "label"},
     "text": {"text": "text"},
 }
+HELD: tuple[Split, ...] = ("test", "valid")
 OUT = "filtered"  # stands for a split: records that the filter leaves out
 
 
@@ -41,12 +42,12 @@ def _files(source: Source) -> dict[str, list[Path]]:
         return {"train": [path]}
     if not source.splits:
         raise SourceError(f"{path} is a folder: say which files are train, as in `splits: {{train: '*.tar'}}`")
-    found = {split: sorted(file for file in path.glob(source.splits[split]) if file.is_file())
-             for split in SPLITS if split in source.splits}  # fmt: skip
-    for split, files in found.items():
-        if not files:
+    found: dict[str, list[Path]] = {}
+    for split, pattern in source.splits.items():
+        found[split] = sorted(file for file in path.glob(pattern) if file.is_file())
+        if not found[split]:
             names = ", ".join(sorted(file.name for file in path.iterdir())[:8])
-            raise SourceError(f"{path}: no file is called {source.splits[split]} (split {split}); there are {names}")
+            raise SourceError(f"{path}: no file is called {pattern} (split {split}); there are {names}")
     return found
 
 
@@ -58,8 +59,8 @@ def _place(raw: Raw, split: str, source: Source) -> str:
         if split != "train":
             return split
         share = 0.0
-        for name in ("test", "valid"):
-            held = source.held_out.get(name)  # type: ignore[call-overload]
+        for name in HELD:
+            held = source.held_out.get(name)
             if held is None:
                 continue
             if any(_text(raw.find(location)) in values for location, values in held.where.items()):

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from components.data.checks import check
-from components.data.records import CLASSES, INDEX, SHARDS, Kind
+from components.data.config import Kind
+from components.data.records import CLASSES, INDEX, SHARDS
 from components.data.shards import SPLITS, walk
 
 

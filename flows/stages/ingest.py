@@ -20,7 +20,6 @@ def cost(params: Params) -> str:
 
 
 def run(params: Params, stage: Stage) -> None:
-    from components.data.checks import kind
     from components.data.files import SourceError
     from components.data.shards import SPLITS, ShardWriter
     from components.data.sources import OUT, records
@@ -28,7 +27,7 @@ def run(params: Params, stage: Stage) -> None:
     target = stage.root / "data" / "shards" / stage.key
     partial = target.with_name(f".{stage.key}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    writers = {split: ShardWriter(partial / split, kind(params) == "text") for split in SPLITS}
+    writers = {split: ShardWriter(partial / split, params.kind == "text") for split in SPLITS}
     filtered = 0
     try:
         for number, (split, record) in enumerate(records(params), 1):

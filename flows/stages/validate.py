@@ -21,13 +21,12 @@ def cost(params: Params) -> str:
 
 
 def run(params: Params, stage: Stage) -> None:
-    from components.data.checks import kind
     from components.data.validation import validate
 
     shards, index = (stage.root / "data" / room / stage.key for room in ("shards", "index"))
     partial = index.with_name(f".{stage.key}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    findings = validate(shards, partial, kind(params), params.classes)
+    findings = validate(shards, partial, params.kind, params.classes)
     lines = [json.dumps(bad, ensure_ascii=False) + "\n" for bad in findings.quarantine]
     write_atomically(stage.reports / "quarantine.jsonl", "".join(lines))
     filtered = json.loads((shards / "counts.json").read_text())["filtered"]

@@ -79,8 +79,11 @@ def _draw(rng: np.random.Generator, train: list[Pair], marked: list[Pair]) -> tu
     count = 1 + int(rng.choice(3, p=COUNTS))
     places = rng.permutation(PLACES)[:count].tolist()
     chosen = [marked[rng.integers(len(marked))]] + [train[rng.integers(len(train))] for _ in range(count - 1)]
-    order = rng.permutation(count)
-    return tuple(Thing(*chosen[i], SIZES[rng.integers(2)], place) for i, place in zip(order, places, strict=True))
+    things = []
+    for which, place in zip(rng.permutation(count).tolist(), places, strict=True):
+        shape, colour = chosen[which]
+        things.append(Thing(shape, colour, SIZES[rng.integers(2)], place))
+    return tuple(things)
 
 
 def details(scene: Scene, view: str) -> np.random.Generator:

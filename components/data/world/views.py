@@ -4,6 +4,7 @@ A further view (clips, questions, preferences) is one more function in VIEWS, ov
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from components.data.config import World
 from components.data.shards import SPLITS, Record
@@ -26,7 +27,11 @@ def pictures(scene: Scene, world: World) -> Iterator[Record]:
     """The picture and both captions; outside train also `changed` (English), captions with one attribute changed:
     shape, colour, size, place."""
     wording = form(details(scene, "captions"))
-    fields = {"text": english(scene, wording), "text_ja": japanese(scene, wording), "label": _label(scene, world)}
+    fields: dict[str, Any] = {
+        "text": english(scene, wording),
+        "text_ja": japanese(scene, wording),
+        "label": _label(scene, world),
+    }
     if scene.split != "train":
         fields["changed"] = [english(other, wording) for other in changed(scene, details(scene, "changed"))]
     yield Record(scene.key, fields, draw(scene, world.image_size, details(scene, "pictures")), "png")
