@@ -76,7 +76,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             return Checkpoint(int(path.name.removeprefix("step-")), load_file(path / "tensors.safetensors"), state)
         except (OSError, ValueError, SafetensorError) as error:
-            say(f"checkpoint {path} is damaged ({error}): using the one before it")
+            say(f"checkpoint {path} is damaged ({error}): going back to the one before, or to the start")
             shutil.rmtree(path)
     return None
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-Row = dict[str, float]  # "step" and what was measured there; validation figures are named valid_...
+Row = dict[str, int | float]  # "step" and what was measured there; validation figures are named valid_...
 
 
 def write_curves(folder: Path, rows: list[Row]) -> None:

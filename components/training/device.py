@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 import torch.utils.deterministic as debug
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where its parameters lie."""
+    return next(model.parameters()).device
 
 
 def move(batch: Any, device: torch.device) -> Any:

@@ -9,9 +9,8 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch.nn.utils import clip_grad_norm_
@@ -22,7 +21,7 @@ from components.training.curves import Row, write_curves
 from components.training.device import deterministic, move, reseed
 from components.training.optimiser import adamw
 from components.training.precision import autocast
-from components.training.progress import Progress
+from components.training.progress import Progress, say
 from components.training.schedule import rate
 from components.training.state import Kept, State, gather
 from components.training.task import Task
@@ -43,19 +42,11 @@ class History:
         write_curves(folder, self.rows)
 
 
-def fit(
-    task: Task,
-    batches: Callable[[int], Iterator[Any]],
-    config: FitConfig,
-    *,
-    checkpoints: Path | None,
-    stream: TextIO | None = None,
-) -> History:
+def fit(task: Task, batches: Callable[[int], Iterator[Any]], config: FitConfig, *, checkpoints: Path | None) -> History:
     """Train `task.model` in place, on the device that it lies on.
 
     batches: called with a number of micro-batches, gives an iterator over all that come after them.
     checkpoints: a folder of this run's own; a run that was cut off continues from there. None: nothing is saved.
-    stream: where progress is printed, stdout unless given.
 
     With accumulation, a step follows the mean of the gradients of its micro-batches' mean losses. That is the gradient
     of one large batch where every micro-batch weighs the same (equal numbers of examples, or of tokens that count) and
@@ -63,24 +54,15 @@ def fit(
 
     FloatingPointError: the loss or the gradient is not finite; the checkpoint before it stays. OSError: full disk.
     """
-    with (
-        deterministic(),
-        nullcontext() if checkpoints is None else held(checkpoints, partial(print, file=stream, flush=True)),
-    ):
-        return run(task, batches, config, checkpoints, stream)
+    with deterministic(), held(checkpoints, say) if checkpoints else nullcontext():
+        return run(task, batches, config, checkpoints)
 
 
-def run(
-    task: Task,
-    batches: Callable[[int], Iterator[Any]],
-    config: FitConfig,
-    checkpoints: Path | None,
-    stream: TextIO | None,
-) -> History:
+def run(task: Task, batches: Callable[[int], Iterator[Any]], config: FitConfig, checkpoints: Path | None) -> History:
     state = State(task.model, adamw(task.model, config.weight_decay, config.betas))
     if checkpoints:
-        resume(state, config, checkpoints, partial(print, file=stream, flush=True))
-    progress = Progress(state.step, config.steps, config.batch_size * config.accumulation, stream)
+        resume(state, config, checkpoints)
+    progress = Progress(state.step, config.steps, config.batch_size * config.accumulation)
     earlier = state.seconds
     micro_batches = batches(state.step * config.accumulation)
     task.model.train()
@@ -100,7 +82,7 @@ def due(every: int, state: State, config: FitConfig) -> bool:
     return state.step % every == 0 or state.step == config.steps
 
 
-def resume(state: State, config: FitConfig, checkpoints: Path, say: Callable[[str], None]) -> None:
+def resume(state: State, config: FitConfig, checkpoints: Path) -> None:
     """Continue from the newest whole checkpoint of this run, if there is one."""
     found = newest(checkpoints, say)
     if found is None:

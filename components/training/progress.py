@@ -2,7 +2,6 @@
 
 import sys
 import time
-from typing import TextIO
 
 LOG_SECONDS = 5.0
 TERMINAL_SECONDS = 0.2
@@ -11,10 +10,10 @@ TERMINAL_SECONDS = 0.2
 class Progress:
     """Steps, figures, examples a second and the time left, at a bounded pace however short the steps are."""
 
-    def __init__(self, start: int, steps: int, examples: int, stream: TextIO | None = None) -> None:
-        """`start`: steps done before; `examples`: examples a step; `stream`: stdout unless given."""
+    def __init__(self, start: int, steps: int, examples: int) -> None:
+        """`start`: steps done before; `examples`: examples a step."""
         self.start, self.steps, self.examples = start, steps, examples
-        self.stream = sys.stdout if stream is None else stream
+        self.stream = sys.stdout
         self.terminal = self.stream.isatty()
         self.began = time.monotonic()
         self.next = self.began + (0.0 if self.terminal else 1.0)  # the first line of a log comes early
@@ -43,6 +42,11 @@ class Progress:
         else:
             self.stream.write(line + "\n")
         self.stream.flush()
+
+
+def say(message: str) -> None:
+    """A message on a line of its own, seen at once in a log too."""
+    print(message, flush=True)
 
 
 def clock(seconds: float) -> str:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from components.training.checkpoint import Checkpoint
 from components.training.config import FitConfig
 from components.training.curves import Row
+from components.training.device import device_of
 from components.training.weights import copy_weights, differs, weights
 
 
@@ -38,7 +39,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-        self.device = self.parameters[0].device
+        self.device = device_of(self.model)
 
     def record(self, figures: dict[str, Tensor | float]) -> None:
         """Add scalars to the window, without waiting for the device."""

@@ -1,10 +1,11 @@
 """What `fit` asks of a kind of training: it hides the modality from the loop."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 
+@runtime_checkable
 class Task(Protocol):
     """Model, loss and validation figures of one kind of training.
 
