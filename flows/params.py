@@ -155,16 +155,17 @@ class _Builder:
             raise ParamsError(f"{self.path}: {at}: {error}") from None
 
     def _build_union(self, kind: Any, value: Any, at: str, siblings: dict[str, Any]) -> Any:
-        """The first alternative that takes the value. The only one that could gives the message."""
-        errors = []
-        alternatives = [choice for choice in get_args(kind) if _takes_mapping(choice) == isinstance(value, dict)]
-        for alternative in alternatives:
+        """The first alternative that takes the value. Of mappings, that with most of its keys gives the message."""
+        errors: dict[Any, ParamsError] = {}
+        for alternative in get_args(kind):
             try:
                 return self.build(alternative, value, at, siblings)
             except ParamsError as error:
-                errors.append(error)
-        telling = [e for e, a in zip(errors, alternatives, strict=True) if a is not NoneType]
-        raise telling[0] if len(telling) == 1 and value is not None else self._refusal(kind, value, at)
+                errors[alternative] = error
+        if isinstance(value, dict) and (mappings := [choice for choice in errors if _takes_mapping(choice)]):
+            raise errors[max(mappings, key=lambda choice: len(_keys(choice) & value.keys()))]
+        others = [choice for choice in errors if choice is not NoneType and not _takes_mapping(choice)]
+        raise errors[others[0]] if len(others) == 1 and value is not None else self._refusal(kind, value, at)
 
     def _check_metadata(self, kind: Any, value: Any, at: str, siblings: dict[str, Any]) -> None:
         for constraint in _constraints(kind):
@@ -196,6 +197,10 @@ def _constraints(kind: Any) -> Iterator[Any]:
 
 def _takes_mapping(kind: Any) -> bool:
     return dataclasses.is_dataclass(kind) or get_origin(kind) is dict
+
+
+def _keys(kind: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
 
 
 def _describe(kind: Any) -> str:

@@ -23,6 +23,12 @@ class Inner:
 
 
 @dataclass(frozen=True)
+class Other:
+    model: Literal["tiny", "base"]
+    pretrained: bool = False
+
+
+@dataclass(frozen=True)
 class Everything:
     inner: Inner
     kind: Literal["small", "large", 3] = "small"
@@ -33,6 +39,7 @@ class Everything:
     numbers: Annotated[list[int], Len(1, 2)] = field(default_factory=lambda: [1])
     named: dict[str, Inner] = field(default_factory=dict)
     mixed: str | int | bool = 0
+    either: Inner | Other | None = None
     source: Annotated[str, Reference("sources")] | None = None
     stage: str = "sources"
     run: Annotated[str, Reference("{stage}")] | None = None
@@ -59,6 +66,7 @@ def test_values_come_out_typed(tmp_path: Path) -> None:
     assert isinstance(read_back.pair[0], float)
     assert isinstance(read_back.named["k"].rate, float)
     assert read_text(job(", name: null, kind: 3"), tmp_path).kind == 3
+    assert read_text(job(", either: {model: tiny}"), tmp_path).either == Other("tiny")
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("1E3", 1000.0), ("2", 2.0), (".inf", math.inf)])
@@ -92,6 +100,9 @@ MISTAKES = {
     ", named: {k: 3}": "job.a.named.k = 3: must be a mapping with the keys rate, steps, warmup",
     ", named: {7: {rate: 1}}": "job.a.named key = 7: must be a text",
     ", mixed: 2.5": "job.a.mixed = 2.5: must be a text or a whole number or true or false",
+    ", either: {rate: 1, stepz: 3}": "either.stepz = 3: no such key: did you mean steps?",
+    ", either: {model: bas}": 'either.model = "bas": must be one of "tiny", "base"; did you mean base?',
+    ", either: 3": "either = 3: must be a mapping with the keys rate, steps, warmup or a mapping with the keys model,",
     ", source: digit": 'source = "digit": sources has no such key: did you mean digits? known are digits, letters',
     ", stage: trainings, run: two": 'job.a.run = "two": trainings has no such key: known are one',
     ", stage: nowhere, run: two": 'job.a.run = "two": nowhere has no such key: it is empty',
