@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, interpolate
 
-SIDE = 32  # pixels: larger pictures are averaged down to it
+SIDE = 28  # pixels: larger pictures are averaged down to it
 MELS, FRAMES = 40, 20  # an utterance of any length becomes so many bands and frames
 QUIET = 1e-6  # power that counts as silence
 # A word, or one Japanese character (kana, kanji): pairs of neighbours then stand in for words that no space divides.

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning
 
 from components.evaluation.features import TERM
 
-CLASSIFIER_STRENGTHS = (0.003, 0.03, 0.3, 3.0, 30.0)  # C, the inverse of the penalty
-UNTUNED = 1.0  # scikit-learn's default
+CLASSIFIER_STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # C, the inverse of the penalty
+UNTUNED = 1.0  # scikit-learn's default C
 RIDGE_STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # alpha, the penalty
 DESCRIPTION_TERMS = 4000  # the most frequent ones
 
@@ -78,7 +79,8 @@ def _classes(model: Callable[[float], Any], inputs: Splits, labels: Splits, join
         return fit(strength, *whole).predict(inputs.test)
 
     best = max(CLASSIFIER_STRENGTHS, key=score)  # of equals the first, which is the most regular
-    return Floor(predictions(best), predictions(UNTUNED))
+    tuned = predictions(best)
+    return Floor(tuned, tuned if best == UNTUNED else predictions(UNTUNED))
 
 
 def words(most: int | None = None) -> Any:
@@ -98,7 +100,9 @@ class Describer:
         from sklearn.linear_model import Ridge
 
         def fit(strength: float, x: np.ndarray, y: Sequence[str]) -> Any:
-            return Ridge(alpha=strength).fit(x, self.read(y))
+            with warnings.catch_warnings():  # weak penalties are ill-conditioned in float32; validation judges them
+                warnings.simplefilter("ignore", LinAlgWarning)
+                return Ridge(alpha=strength).fit(x, self.read(y))
 
         def reciprocal_rank(strength: float) -> float:
             scores = fit(strength, features.train, texts.train).predict(features.valid) @ self.read(texts.valid).T

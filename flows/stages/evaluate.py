@@ -1,8 +1,8 @@
 """Judges a trained model on the test split: the only stage that opens one, and it reads it once.
 
 Costs a pass of the model over the test split and a linear floor fitted on train and valid: seconds to a minute.
-Writes reports/evaluate/RUN/: results.json (rows of summary.json), metrics.json, samples.json and figure.png. No times:
-the same model and data give the same bytes.
+Writes reports/evaluate/RUN/: results.json (rows of summary.json), metrics.json, figure.png, and about.json (samples, and
+the training's curves for the report). No times: the same model and data give the same bytes.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Interval
 
 from flows.params import Reference
-from flows.stages.runtime import Stage, StageError, start, write_atomically
+from flows.stages.runtime import Stage, StageError, model_hash, start, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -54,17 +54,27 @@ def run(params: Params, stage: Stage) -> None:
         judgement = judge(params, folder, splits)
     except ValueError as error:
         raise StageError(str(error)) from error
-    seed = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("seed", 0)
-    found = rows(judgement.results, params.stage, params.source, "test", seed)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = rows(judgement.results, params.stage, params.source, "test", config["seed"])
     for row in found:
         print(
             f"{stage}: {row['metric']} {row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}], "
             f"floor {row['floor']:.4f}, chance {row['chance']:.4f}, {row['count']} units"
         )
     judgement.figure.savefig(stage.reports / "figure.png", dpi=110, metadata={"Software": None})
-    for name, content in (("results.json", found), ("samples.json", judgement.samples)):
+    about = {
+        **{name: getattr(params, name) for name in ("stage", "run", "source", "task")},
+        "model": model_hash(folder),
+        "samples": judgement.samples,
+        "curves": _curves(stage.root / "reports" / params.stage / params.run / "curves.jsonl"),
+    }
+    for name, content in (("results.json", found), ("about.json", about)):
         write_atomically(stage.reports / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     stage.write_metrics(metrics(judgement.results))
+
+
+def _curves(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def judge(params: Params, folder: Path, splits: "Splits") -> "Judgement":

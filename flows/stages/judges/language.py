@@ -27,7 +27,7 @@ from components.evaluation.results import Judgement, Result
 BATCH = 16  # windows at once
 UNITS = 40  # least number of texts that are resampled whole; fewer are cut into blocks
 BLOCK = 512  # tokens
-PROMPT, CONTINUED = 24, 120  # characters of a prompt, tokens that follow it
+PROMPT, CONTINUED = 24, 120  # characters of a prompt (half a short text), tokens that follow it
 SHOWN = 6
 SAMPLING = SamplingConfig(temperature=0.8, top_p=0.95)
 UNIFORM = 8.0  # bits a byte when every byte is as likely
@@ -119,7 +119,7 @@ def _continued(model: Speaks, texts: list[str], seed: int) -> list[dict[str, Any
     device = model.decoder.embedding.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     shown = []
-    for text in dict.fromkeys(text[:PROMPT] for text in texts[:SHOWN]):
+    for text in dict.fromkeys(text[: min(PROMPT, len(text) // 2)] for text in texts[:SHOWN]):
         ids = [EOS, *model.tokenizer.encode(text, add_special_tokens=False).ids]
         most = min(CONTINUED, model.decoder.context - len(ids))
         drawn = generate(model.decoder, torch.tensor([ids], device=device), most, SAMPLING, generator, end=EOS)

@@ -1,0 +1,219 @@
+"""One page that shows what the models can do: reports/report.html, and its table as reports/summary.json. A second.
+
+Works for whatever was evaluated. The page loads nothing: styles, charts and pictures stand in it.
+
+`seconds`, the time that a row's model took to train, is measured, so it has no place in a file that is to have the same
+bytes each time. It lies in the store, under the hash of the weights (`runtime.training_seconds`), and comes in here
+alone: report.html and summary.json are the only outputs of the graph whose hash may differ between two equal runs.
+Null: the model was trained elsewhere.
+"""
+
+import base64
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.stages.runtime import Stage, StageError, start, training_seconds, write_atomically
+
+if TYPE_CHECKING:
+    from components.evaluation.bootstrap import Interval
+
+TEMPLATE = "report.html.jinja"
+REASONS = 5  # kinds of bad records shown for a source
+
+
+@dataclass(frozen=True)
+class Metric:
+    title: str
+    meaning: str  # one line for who sees it the first time
+    rate: bool = True  # shown as a percentage
+
+
+METRICS = {
+    "accuracy": Metric(
+        "Accuracy",
+        "share of test records whose likeliest class is the true one. Chance: always the most usual class. "
+        "Floor: logistic regression on pixels, log-mel frames, or single words and pairs.",
+    ),
+    "word_error_rate": Metric(
+        "Word error rate",
+        "words that are replaced, lost or added, over the words that were said; lower is better. Chance: silence. "
+        "Floor: the training sentence nearest to what a ridge regression hears.",
+    ),
+    "recall@1": Metric(
+        "Picture to text, recall@1",
+        "share of pictures that find their own caption first among many distinct ones, averaged over all draws of the "
+        "others. Chance: one in as many. Floor: ridge regression from pixels to words.",
+    ),
+    "recall@1_text_to_picture": Metric(
+        "Text to picture, recall@1", "the reverse: share of captions that find their own picture first."
+    ),
+    "changed_attribute_choice": Metric(
+        "Choice, one attribute changed",
+        "share of pictures whose caption beats all copies of it in which one shape, colour, size or place was changed.",
+    ),
+    "bits_per_byte": Metric(
+        "Bits per byte",
+        "what the model needs to write unseen text down, over the text's bytes; lower is better, and tokenizers of any "
+        "kind compare. Chance: 8. Floor: xz -9e, which has read the training text.",
+        rate=False,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Params:
+    title: str = "Tsumugi"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation: its rows, what it shows, and how its model was trained."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    about: dict[str, Any]  # stage, run, source, task, samples, curves
+    figure: str  # data URI
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that differ in their seed alone."""
+
+    rows: list[dict[str, Any]]
+    mean: "Interval | None"  # over the seeds, where there are several
+
+    @property
+    def first(self) -> dict[str, Any]:
+        return self.rows[0]
+
+
+def cost(_: Params) -> str:
+    return "reads what the evaluations wrote: a second or two"
+
+
+def run(params: Params, stage: Stage) -> None:
+    runs = list(_runs(stage.root / "reports" / "evaluate"))
+    if not runs:
+        raise StageError("reports/evaluate holds no evaluation: state at least one under evaluate in params.yaml")
+    rows = [row for one in runs for row in one.rows]
+    groups = _groups(rows)
+    page = _render(params, runs, groups, list(_sources(stage.root / "reports" / "validate")))
+    write_atomically(stage.root / "reports" / "report.html", page)
+    write_atomically(stage.root / "reports" / "summary.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    for group in groups:
+        first, seeds = group.first, len(group.rows)
+        value = group.mean.value if group.mean else first["value"]
+        print(
+            f"{first['stage']} {first['data']} {first['metric']}: {value:.4f}"
+            f"{f', mean of {seeds} seeds' if seeds > 1 else ''}, floor {first['floor']:.4f}"
+        )
+
+
+def _runs(evaluations: Path) -> Iterator[Run]:
+    """Every evaluation present, those of one kind of task together, in the order of METRICS."""
+    order = list(METRICS)
+    folders = [path.parent for path in evaluations.glob("*/results.json")]
+    found = []
+    for folder in sorted(folders):
+        rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        seconds = training_seconds(about["model"])
+        rows = [{**row, "seconds": seconds} for row in rows]
+        found.append(Run(folder.name, rows, about, _data_uri(folder / "figure.png")))
+    return iter(sorted(found, key=lambda run: (order.index(run.rows[0]["metric"]), run.about["stage"])))
+
+
+def _groups(rows: list[dict[str, Any]]) -> list[Group]:
+    from components.evaluation.bootstrap import over_seeds
+
+    same: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        same[tuple(row[name] for name in ("stage", "data", "split", "metric"))].append(row)
+    return [
+        Group(rows, over_seeds([row["value"] for row in rows]) if len(rows) > 1 else None) for rows in same.values()
+    ]
+
+
+def _sources(validations: Path) -> Iterator[dict[str, Any]]:
+    """Counts of each source, and why records were put aside."""
+    for path in sorted(validations.glob("*/metrics.json")):
+        reasons: dict[str, int] = defaultdict(int)
+        for line in (path.parent / "quarantine.jsonl").read_text(encoding="utf-8").split("\n"):
+            if line:
+                reasons[json.loads(line)["reason"]] += 1
+        common = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:REASONS]
+        yield {"name": path.parent.name, "reasons": common, **json.loads(path.read_text(encoding="utf-8"))}
+
+
+def _render(params: Params, runs: list[Run], groups: list[Group], sources: list[dict[str, Any]]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters.update(figure=_figure, seconds=_seconds, size=_size, name=lambda text: text.replace("_", " "))
+    environment.globals.update(track=_track, panels=_panels, metrics=METRICS)
+    return environment.get_template(TEMPLATE).render(title=params.title, runs=runs, groups=groups, sources=sources)
+
+
+def _figure(value: float, metric: str, sign: bool = True) -> str:
+    if METRICS[metric].rate:
+        return f"{100 * value:.1f}{' %' if sign else ''}"
+    return f"{value:.3f}"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _track(group: Group) -> str:
+    from markupsafe import Markup
+
+    from components.evaluation.charts import track
+
+    row = group.first
+    low, high = (group.mean.low, group.mean.high) if group.mean else (row["low"], row["high"])
+    value, rate = group.mean.value if group.mean else row["value"], METRICS[row["metric"]].rate
+    if rate:  # Student's interval of few seeds may leave 0 to 1
+        low, high = max(low, 0.0), min(high, 1.0) if value <= 1 else high
+    return Markup(track(value, low, high, row["floor"], row["chance"], whole=rate))
+
+
+def _panels(curves: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """A chart for each figure of a training: training and validation in one."""
+    from markupsafe import Markup
+
+    from components.evaluation.charts import lines
+
+    names = dict.fromkeys(name.removeprefix("valid_") for row in curves for name in row if name != "step")
+    panels = []
+    for name in names:
+        series = {
+            label: [(row["step"], row[key]) for row in curves if key in row]
+            for label, key in (("training", name), ("validation", f"valid_{name}"))
+        }
+        present = {label: points for label, points in series.items() if points}
+        panels.append({"title": name, "series": list(present), "chart": Markup(lines(present))})
+    return panels
+
+
+def _data_uri(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+if __name__ == "__main__":
+    start(__file__, Params, cost, run)
