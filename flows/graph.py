@@ -24,7 +24,7 @@ class Needs:
     phase: int | None = None
     group: str | None = None
     threads: int = 1
-    gpus: int = 0  # 1 where meta says `pool: gpu` and no number
+    gpus: int = 0  # 1 where meta says `pool: gpu` or `cuda` and no number
     exclusive: bool = False  # nothing beside it: a stage that measures time
     timeout: float | None = None  # seconds, for each attempt
     retries: int = 0
@@ -50,7 +50,7 @@ class Needs:
                     kinds[key]
                 ]
                 raise Refused(f"stage {name}: meta.{key} must be {kind}, not {value!r}: correct it in dvc.yaml")
-        if meta.get("pool") == "gpu":
+        if meta.get("pool") in ("gpu", "cuda"):  # `pool: ${item.device}` follows the parameters
             found.setdefault("gpus", 1)
         return cls(**found)
 

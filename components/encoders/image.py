@@ -72,6 +72,11 @@ class TimmImageEncoder(Encoder):
         return Encoded(tokens, self.model.forward_head(tokens, pre_logits=True), _all_real(tokens))
 
 
+def image_encoder(config: ImageConfig | TimmConfig) -> ImageEncoder | TimmImageEncoder:
+    """The encoder that a configuration describes."""
+    return TimmImageEncoder(config) if isinstance(config, TimmConfig) else ImageEncoder(config)
+
+
 def _check_size(images: Tensor, size: int) -> None:
     if images.shape[2:] != (size, size):
         height, width = images.shape[2:]

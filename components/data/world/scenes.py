@@ -92,14 +92,19 @@ def details(scene: Scene, view: str) -> np.random.Generator:
 
 
 def changed(scene: Scene, rng: np.random.Generator) -> list[Scene]:
-    """The scene with one attribute of one object changed: its shape, colour, size and place, one variant each."""
+    """The scene with one attribute of one object changed: its shape, colour, size and place, one variant each.
+
+    In train no variant shows a pair of shape and colour that is held out, not even as a caption that is wrong.
+    """
     variants = []
+    allowed = pairs(scene.seed, "train") if scene.split == "train" else [(s, c) for s in SHAPES for c in COLOURS]
     taken = {thing.place for thing in scene.things}
     for name, values in (("shape", SHAPES), ("colour", COLOURS), ("size", SIZES), ("place", PLACES)):
         which = int(rng.integers(len(scene.things)))
         thing = scene.things[which]
-        others = [v for v in values if v != getattr(thing, name) and not (name == "place" and v in taken)]
-        other = replace(thing, **{name: others[rng.integers(len(others))]})
+        others = [replace(thing, **{name: value}) for value in values if value != getattr(thing, name)]
+        others = [o for o in others if (o.shape, o.colour) in allowed and (name != "place" or o.place not in taken)]
+        other = others[rng.integers(len(others))]
         things = (*scene.things[:which], other, *scene.things[which + 1 :])
         variants.append(replace(scene, things=things))
     return variants

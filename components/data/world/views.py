@@ -24,16 +24,14 @@ def generate(world: World, seed: int) -> Iterator[tuple[str, Record]]:
 
 
 def pictures(scene: Scene, world: World) -> Iterator[Record]:
-    """The picture and both captions; outside train also `changed` (English), captions with one attribute changed:
-    shape, colour, size, place."""
+    """The picture, both captions, and `changed` (English): captions with one attribute changed, which are wrong."""
     wording = form(details(scene, "captions"))
     fields: dict[str, Any] = {
         "text": english(scene, wording),
         "text_ja": japanese(scene, wording),
         "label": _label(scene, world),
+        "changed": [english(other, wording) for other in changed(scene, details(scene, "changed"))],
     }
-    if scene.split != "train":
-        fields["changed"] = [english(other, wording) for other in changed(scene, details(scene, "changed"))]
     yield Record(scene.key, fields, draw(scene, world.image_size, details(scene, "pictures")), "png")
 
 
