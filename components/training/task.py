@@ -13,8 +13,11 @@ class Task(Protocol):
     of the batch; a task keeps no state of its own between steps, or a resumed run would differ.
     """
 
-    model: nn.Module
-    better: Literal["higher", "lower"]  # of the first figure of `validate`
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def better(self) -> Literal["higher", "lower"]: ...  # of the first figure of `validate`
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Mean loss (a scalar) of one batch on the model's device, and further scalars for the curves."""
