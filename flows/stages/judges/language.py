@@ -6,7 +6,7 @@ are those of all tokens of that file, separators included, over its bytes. Windo
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,8 +33,7 @@ SAMPLING = SamplingConfig(temperature=0.8, top_p=0.95)
 UNIFORM = 8.0  # bits a byte when every byte is as likely
 
 
-@dataclass(frozen=True)
-class Speaks:
+class Speaks(Protocol):
     """A trained decoder in eval mode, and its tokenizer."""
 
     decoder: CausalDecoder
