@@ -13,10 +13,18 @@ os.environ.update(
 _hook = install_import_hook("components", "beartype.beartype")  # before any test module imports a component
 
 
+def _read(path: Path) -> str:
+    """Empty for what has just ended."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def _children() -> dict[int, str]:
     """The running children of this process: process number -> command line, which is empty once it has ended."""
-    pids = {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
-    commands = {pid: path.read_text() for pid in pids if (path := Path(f"/proc/{pid}/cmdline")).exists()}
+    pids = {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in _read(path).split()}
+    commands = {pid: _read(Path(f"/proc/{pid}/cmdline")) for pid in pids}
     # multiprocessing keeps its trackers until the end
     return {pid: command for pid, command in commands.items() if command and "multiprocessing" not in command}
 

@@ -7,7 +7,7 @@ nothing is pickled); its own seed comes from a private generator, because it wou
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from components.data.order import Order
 Batch = TypeVar("Batch")
 
 
+@runtime_checkable
 class Examples(Protocol):
     """What a loader draws from. `rng` None asks for the example as it is, without augmentation (validation)."""
 
@@ -89,4 +90,8 @@ class Loader(Generic[Batch]):
             multiprocessing_context="fork",
             generator=torch.Generator().manual_seed(self.seed),
         )
-        yield from batches  # closing this generator drops the iterator, which ends its workers
+        iterator = iter(batches)
+        try:
+            yield from iterator
+        finally:  # closed, or failed: a traceback would keep the iterator alive, and with it the workers
+            iterator._shutdown_workers()  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    import tokenizers
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<mask>", "<cls>", "<sep>")
 PAD, BOS, EOS, MASK, CLS, SEP = range(len(SPECIAL))  # their ids, in every tokenizer of the project
@@ -23,7 +23,7 @@ PIECES = (  # first match wins; the last two leave no character out
 )
 
 
-def train(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
+def train(texts: Iterable[str], vocabulary: int) -> "tokenizers.Tokenizer":
     """A tokenizer with at most `vocabulary` tokens (fewer where the texts hold too few pairs)."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -48,7 +48,7 @@ def train(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
     return tokenizer
 
 
-def load(folder: Path) -> "Tokenizer":
+def load(folder: Path) -> "tokenizers.Tokenizer":
     """The tokenizer that the stage wrote to `folder`/tokenizer.json."""
     from tokenizers import Tokenizer
 

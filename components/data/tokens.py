@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    import tokenizers
 
 
-def pack(texts: Iterable[str], tokenizer: "Tokenizer", path: Path, separator: int | None) -> np.ndarray:
+def pack(texts: Iterable[str], tokenizer: "tokenizers.Tokenizer", path: Path, separator: int | None) -> np.ndarray:
     """Encodes the texts one after the other, `separator` (a token id, if any) after each, into the file `path` (.npy).
 
     Returns the memory-mapped ids [n], uint16 or uint32 by the size of the vocabulary."""

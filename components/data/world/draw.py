@@ -23,7 +23,7 @@ SHADES = {  # sRGB
     "white": (245, 245, 245),
     "black": (20, 20, 20),
 }
-RADII = {"small": 0.085, "big": 0.14}  # of the picture's side
+RADII = {"small": 0.1, "big": 0.15}  # of the picture's side
 JITTER = 0.03  # of the side: how far an object strays from the middle of its ninth
 OVER = 4  # drawn this many times larger
 
