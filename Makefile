@@ -44,6 +44,9 @@ clean: setup ## remove the clones under runs/ and the tools' caches; data, model
 	@$(python) -m flows.cli stop
 	rm -rf runs .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
+pictures: setup browser ## docs/pictures anew, from the last run's page and its report
+	@$(python) docs/pictures.py
+
 browser: # for pictures and browser tests; not needed to run anything
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q --no-install-recommends chromium; } \
 		|| { echo "chromium is missing: install it (Debian: apt-get install chromium)" >&2; exit 1; }

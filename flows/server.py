@@ -32,6 +32,7 @@ SETTINGS = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # a server inside each process: 29 s instead of 1.6 s for 20 stages
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+    "PREFECT_WORKER_QUERY_SECONDS": "2",  # how long a run waits for a worker that is idle; Prefect's own is 10
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
 }
