@@ -1,16 +1,16 @@
 """Begin, run and finish single stages of a DVC repository, from many threads of one process.
 
-DVC's own `repro` is one long call that holds the repository lock and drops it only around a command. Here the same steps
-(dvc/stage/__init__.py `reproduce` and `run`, dvc/stage/run.py) stand apart, each short and under the lock, with the command
-between them under none:
+DVC's own `repro` is one long call that holds the repository lock and drops it only around a command. Here the same
+steps (dvc/stage/__init__.py `reproduce` and `run`, dvc/stage/run.py) stand apart, each short and under the lock, with
+the command between them under none:
 
-    look     up to date, in the run cache, or to be run? Changes nothing, so that a stage that will not run takes no slot.
-    begin    remove the outputs, remember the inputs' hashes, enter DVC's read-write lock: `dvc repro` by hand finds it busy.
+    look     up to date, in the caches, or to be run? Changes nothing: a stage that will not run takes no slot.
+    begin    remove the outputs, remember the inputs' hashes, enter DVC's read-write lock: by hand it is found busy.
     run      the commands, each under the supervisor.
     finish   the inputs must still have their hashes; then outputs go to the cache and the entry to dvc.lock.
 
-dvc.lock has one writer, which puts a new file in place of the old one: a full disk or a kill leaves the old one whole. These
-are DVC's internals: its version is pinned, and the tests compare with `dvc repro`.
+dvc.lock has one writer, which puts a new file in place of the old one: a full disk or a kill leaves the old one whole.
+These are DVC's internals: its version is pinned, and the tests compare with `dvc repro`.
 """
 
 import logging
@@ -36,6 +36,7 @@ from dvc.stage.cache import RunCacheNotFoundError, RunCacheNotSupported
 from dvc.stage.run import _enforce_cmd_list, _make_cmd, get_executable, prepare_kwargs
 
 from flows.command import Command, Lines
+from flows.definitions import Definitions, lock_path
 from flows.graph import Node, Record, Refused, is_command, one_line, read
 from flows.locks import BROKEN, Cancelled, Locks
 
@@ -94,6 +95,7 @@ class Bridge:
         self.root = Path(self.repo.root_dir)
         self.shared = self.repo.config["core"].get("remote") is not None  # a default remote: others look there too
         self.locks = Locks(self.repo, log)
+        self._definitions = Definitions(self.repo)
         self._stages: dict[str, Stage] = {}  # as graph() read them
         self._commands: set[Command] = set()
 
@@ -112,7 +114,7 @@ class Bridge:
 
     def current(self, name: str) -> Record:
         """What dvc.lock holds for this stage now."""
-        return self.locks.locked(lambda: Record.of(self._load(name)))
+        return self.locks.locked(lambda: Record.of(self._definitions.load(name)))
 
     def plan(self, graph: dict[str, Node]) -> dict[str, Outlook]:
         """In one pass under one lock: the outlook of every stage that has none but cached ones before it."""
@@ -128,7 +130,7 @@ class Bridge:
 
     def look(self, name: str) -> Outlook:
         """The outlook of a stage, now that all before it have ended well."""
-        return self.locks.locked(lambda: self._look(self._load(name)))
+        return self.locks.locked(lambda: self._look(self._definitions.load(name)))
 
     def _look(self, stage: Stage) -> Outlook:
         try:
@@ -147,23 +149,20 @@ class Bridge:
         """Whether the cache seems to have the outputs; with a remote, begin() finds out whether it has."""
         if not stage.changed_stage() and stage.deps_cached() and (self.shared or stage.outs_cached()):
             return True  # the entry in dvc.lock holds, only files are missing in the workspace
-        probe = self._load(stage.addressing)
+        probe = self._definitions.load(stage.addressing)
         probe.save_deps()
         for out in probe.outs:  # or DVC takes the outputs in dvc.lock for those of the inputs just saved
             out.clear()
         cache = self.repo.stage_cache
-        if self.shared:
-            with suppress(AssertionError):  # no key can be made of this stage: no inputs, or outputs outside
-                return bool(cache._load(probe))
+        try:
+            entry = cache._load(probe)
+        except AssertionError:  # no key can be made of this stage: no inputs, or outputs outside
             return False
-        with suppress(RunCacheNotFoundError):
-            cache.restore(probe, dry=True)
-            return True
-        return False
+        return bool(entry) and (self.shared or cache._create_stage(entry, wdir=probe.wdir).outs_cached())
 
     def begin(self, name: str, force: bool = False) -> Outlook | Work:
         """Settle the stage without running it where that can be done, else make it ready to run."""
-        return self.locks.locked(lambda: self._begin(self._load(name), force))
+        return self.locks.locked(lambda: self._begin(self._definitions.load(name), force))
 
     def _begin(self, stage: Stage, force: bool) -> Outlook | Work:
         if self.locks.cancelled.is_set():
@@ -177,6 +176,7 @@ class Bridge:
         if not force:
             with suppress(RunCacheNotFoundError):
                 self.repo.stage_cache.restore(stage, pull=self.shared)
+                stage.save_deps()
                 self._record(stage)
                 return Outlook.RESTORE
         stage.save_deps()
@@ -240,7 +240,7 @@ class Bridge:
             raise StageFailed(f"exit status {code}" + (f": {lines.last}" if lines.last else ""))
 
     def finish(self, work: Work) -> Record:
-        """Record what has run: outputs to the cache, entries to run cache and dvc.lock. Waits for whoever holds DVC's locks.
+        """Record what has run: outputs to the cache, entries to run cache and dvc.lock. Waits for DVC's locks.
 
         Raises:
             InputsChanged: nothing was recorded.
@@ -273,24 +273,24 @@ class Bridge:
         """Send outputs and run cache to the default remote, so that other clones restore; how many files went."""
         return self.locks.locked(lambda: self.repo.push(run_cache=True))
 
-    def _load(self, name: str) -> Stage:
-        (stage,) = self.repo.stage.collect(name)
-        return stage
-
     def _record(self, stage: Stage) -> None:
         uncached = any(not out.use_cache for out in stage.outs if not (out.is_metric or out.is_plot))
         with self.repo.scm_context(quiet=True):
-            stage.save(run_cache=not uncached)  # as Stage.run does
+            stage.save_outs()  # this, as Stage.save() and Stage.run() do it
+            stage.md5 = stage.compute_md5()
+            if not uncached:
+                self.repo.stage_cache.save(stage)
             stage.commit()
             self._dump(stage)
 
     def _dump(self, stage: Stage) -> None:
         """What stage.dump() writes, but beside and then moved into place: DVC rewrites the file where it is."""
         if isinstance(stage, PipelineStage):
-            target, kind = stage.dvcfile._lockfile.path, Lockfile
+            target, kind = lock_path(stage.dvcfile), Lockfile
         else:
             target, kind = stage.path, SingleStageFile
-        draft = os.path.join(self.repo.tmp_dir, f"{os.path.basename(target)}.draft")
+        known = isinstance(stage, PipelineStage) and self._definitions.hold(stage)
+        draft = os.path.join(self.repo.tmp_dir, f"{os.path.basename(target)}.draft")  # pyright: ignore
         with suppress(FileNotFoundError):
             os.unlink(draft)  # of a process that was killed
         try:
@@ -303,5 +303,7 @@ class Bridge:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(draft)
+        if known:
+            self._definitions.wrote(stage)
         self.repo.scm_context.files_to_track.discard(os.path.relpath(draft))
         self.repo.scm_context.track_file(os.path.relpath(target))

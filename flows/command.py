@@ -1,7 +1,8 @@
 """One command of a stage as a process under the supervisor, its output as lines while it runs.
 
-Progress bars rewrite one line with carriage returns, ten times a second: a log keeps such a line's last state, and shows one on
-the way every PROGRESS seconds. Colours and cursor movements are left out, bytes that are not UTF-8 are shown as such.
+Progress bars rewrite one line with carriage returns, ten times a second: a log keeps such a line's last state, and
+shows one on the way every PROGRESS seconds. Colours and cursor movements are left out, bytes that are not UTF-8 are
+shown as such.
 """
 
 import os

@@ -11,21 +11,22 @@ import os
 import sys
 import time
 from collections import Counter
-from contextlib import chdir
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-from prefect import flow, get_client, get_run_logger, runtime
+from prefect import flow, get_client, get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import artifacts
 from flows.bridge import Bridge
 from flows.graph import Refused, choose
 from flows.machine import Machine, find_devices
-from flows.schedule import Schedule
+from flows.schedule import Outcome, Schedule, reason
 from flows.server import Unavailable, ensure_server
 
 
@@ -60,8 +61,12 @@ def pipeline(
             graph = choose(bridge.graph(targets or []), phases or [], groups or [])
             machine = Machine(slots or len(os.sched_getaffinity(0)), find_devices() if devices is None else devices)
             schedule = Schedule(bridge, graph, machine, force)
-            schedule.drive(Watchman().stop)
-            return _conclude(schedule, time.monotonic() - begin)
+            watchman = Watchman()
+            with suppress(KeyboardInterrupt):  # cancels, too
+                schedule.drive(watchman.stop)
+            if bridge.shared and any(o.verdict in ("Completed", "Restored") for o in schedule.outcomes.values()):
+                schedule.outcomes["push"] = _push(bridge)
+            return _conclude(schedule, time.monotonic() - begin, watchman.orphaned)
     except Refused as error:
         log.error(str(error))
         return Failed(name="Refused", message=str(error))
@@ -71,14 +76,15 @@ class Watchman:
     """Sees what ends a run from outside: it, or a run that called it, is cancelled in the UI; its worker is gone."""
 
     def __init__(self) -> None:
-        self._runs = {runtime.flow_run.get_id(), runtime.flow_run.get_root_flow_run_id()} - {None}
+        self.orphaned = False
+        self._runs = {runtime.flow_run.get_id(), runtime.flow_run.get_root_flow_run_id()} - {None}  # pyright: ignore
         above = psutil.Process().parents()
         self._worker = next((process for process in above if {"worker", "start"} <= set(process.cmdline())), None)
 
     def stop(self) -> bool:
         """Whether the run has to end."""
         if self._worker and not (self._worker.is_running() and self._worker.status() != psutil.STATUS_ZOMBIE):
-            get_run_logger().error("the worker that started this run is gone: nobody else could end its stages")
+            self.orphaned = True
             return True
         try:
             with get_client(sync_client=True) as client:
@@ -89,30 +95,39 @@ class Watchman:
         return any(state and state.type in (StateType.CANCELLING, StateType.CANCELLED) for state in states)
 
 
-def _conclude(schedule: Schedule, seconds: float) -> State[Any]:
+@task(name="push", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=10)
+def push(bridge: Bridge) -> None:
+    """Send what this run made to the default remote, so that another clone restores instead of executing."""
+    get_run_logger().info("%d files went to the remote", bridge.push())
+
+
+def _push(bridge: Bridge) -> Outcome:
+    state = push(bridge, return_state=True)
+    return Outcome(state.name or "", reason(state), failed=not state.is_completed())
+
+
+def _conclude(schedule: Schedule, seconds: float, orphaned: bool) -> State[Any]:
     outcomes = schedule.outcomes
-    artifacts.summarise(
-        [
-            {
-                "stage": name,
-                "verdict": outcome.verdict,
-                "seconds": None if outcome.seconds is None else round(outcome.seconds, 1),
-                "main metric": _main_metric(outcome.record) if outcome.record else outcome.message,
-            }
-            for name, outcome in outcomes.items()
-        ]
-    )
-    counts = Counter(outcome.verdict for outcome in outcomes.values())
-    table = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"
+    rows = [
+        {
+            "stage": name,
+            "verdict": outcome.verdict,
+            "seconds": None if outcome.seconds is None else round(outcome.seconds, 1),
+            "main metric": _main_metric(outcome.record) if outcome.record else outcome.message,
+        }
+        for name, outcome in outcomes.items()
+    ]
+    artifacts.summarise(rows)
+    counts = Counter(outcomes[name].verdict for name in schedule.graph if name in outcomes)
+    table = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none ended"
     message = f"{len(schedule.graph)} stages in {seconds:.1f} s: {table}"
+    if orphaned:
+        return Crashed(message=f"{message}; the worker that started this run is gone, and its stages were ended")
     if schedule.bridge.locks.cancelled.is_set():
         return Cancelled(message=message)
-    broken = [f"{name}: {o.message}" for name, o in outcomes.items() if o.bad and o.verdict != "Skipped"]
+    broken = [f"{name}: {o.message}" for name, o in outcomes.items() if o.failed and o.verdict != "Skipped"]
     if broken:
         return Failed(message=f"{message}; {'; '.join(broken)}")
-    ran = any(outcome.verdict != "Cached" for outcome in outcomes.values())
-    if schedule.bridge.shared and ran:
-        schedule.bridge.push()
     return Completed(message=message)
 
 

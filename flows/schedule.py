@@ -35,12 +35,9 @@ class Outcome:
 
     verdict: str  # the name of its task run's state
     message: str = ""
+    failed: bool = True
     seconds: float | None = None  # None: it did not run
     record: Record | None = None  # None: it did not end well
-
-    @property
-    def bad(self) -> bool:
-        return self.record is None
 
 
 class Schedule:
@@ -129,7 +126,7 @@ class Schedule:
 
     def _submit(self, node: Node) -> bool:
         """Start the stage if it fits; True if it has ended already."""
-        bad = next((other for other in node.upstream if self.outcomes[other].bad), None)
+        bad = next((other for other in node.upstream if self.outcomes[other].failed), None)
         if bad:
             culprit = (
                 self.outcomes[bad].message if self.outcomes[bad].verdict == "Skipped" else f"needs {bad}, which failed"
@@ -138,7 +135,7 @@ class Schedule:
         outlook = self._outlook(node)
         if outlook == Outlook.CACHED:
             record = self.bridge.known(node.name)
-            return self._mark(node, Outcome("Cached", "up to date", record=record))
+            return self._mark(node, Outcome("Cached", "up to date", failed=False, record=record))
         if node.runs and node.needs.gpus > len(self.machine.devices):
             have = f"{len(self.machine.devices)} declared or found"
             return self._mark(node, Outcome("Failed", f"asks for {node.needs.gpus} GPUs (meta.gpus), {have}"))
@@ -161,13 +158,13 @@ class Schedule:
     def _mark(self, node: Node, outcome: Outcome) -> bool:
         self.outcomes[node.name] = outcome
         run = mark.with_options(name=node.name, task_run_name=node.name)
-        self._futures[node.name] = run.submit(outcome.verdict, outcome.message, wait_for=self._before(node))
+        self._futures[node.name] = run.submit(outcome.verdict, outcome.message, wait_for=self._before(node))  # pyright: ignore
         return True
 
     def _start(self, node: Node) -> None:
         self._begun[node.name] = time.monotonic()
         run = stage.with_options(name=node.name, task_run_name=node.name, retries=node.needs.retries)
-        future = run.submit(self, node.name, wait_for=self._before(node))
+        future = run.submit(self, node.name, wait_for=self._before(node))  # pyright: ignore
         self._futures[node.name] = future
         future.add_done_callback(lambda _: self._ended.put(node.name))
 
@@ -187,8 +184,9 @@ class Schedule:
         future.wait()  # takes the final state over from the thread that has ended
         state = future.state
         seconds = time.monotonic() - self._begun.pop(name)
-        record = self.records.get(name) if state.is_completed() else None
-        self.outcomes[name] = Outcome(state.name or state.type.value, reason(state), seconds, record)
+        failed = not state.is_completed()
+        record = None if failed else self.records[name]
+        self.outcomes[name] = Outcome(state.name or state.type.value, reason(state), failed, seconds, record)
         if name in self._grants:
             self.machine.give(self._grants.pop(name))
 

@@ -263,7 +263,7 @@ def test_a_kill_while_dvc_lock_is_written_leaves_it_whole(make: Make) -> None:
     repro(root)
     whole = (root / "dvc.lock").read_text()
     with bridge(root) as b:
-        stage = b._load("s3")
+        stage = b._definitions.load("s3")
         for attempt in range(12):
             writer = os.fork()
             if not writer:

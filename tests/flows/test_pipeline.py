@@ -45,7 +45,7 @@ def task_runs(state: State[Any]) -> dict[str, dict[str, Any]]:
     def look() -> dict[str, dict[str, Any]] | None:
         with get_client(sync_client=True) as client:
             found = client.read_task_runs(flow_run_filter=flow_run, sort=TaskRunSort.EXPECTED_START_TIME_ASC)
-        runs = {task.name: task.model_dump(mode="json") for task in found}
+        runs = {task.name: task.model_dump(mode="json") for task in found if task.name != "push"}
         return runs if len(runs) == count and all(task.state.is_final() for task in found if task.state) else None
 
     return until(look)
