@@ -2,9 +2,10 @@
 
     python tests/resume/kill.py --kills 20        (about 5 minutes on two cores)
 
-Each time a new run is started, killed with SIGKILL at a moment drawn between its first checkpoint and the length of
-the uninterrupted run, and started again at once, while the loader's workers of the killed one may still be alive. The
-hashes of weights, configuration and curves must be those of the uninterrupted run.
+Each time a new run is started, killed with SIGKILL at a moment between its first checkpoint and its end (a random time
+after a random checkpoint, so that a busy machine shifts nothing), and started again at once, while the loader's workers
+of the killed one may still be alive. The hashes of weights, configuration and curves must be those of the uninterrupted
+run.
 """
 
 import argparse
@@ -22,8 +23,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.training.config import FitConfig
+
 ROOT = Path(__file__).parents[2]
 FILES = ("model.safetensors", "config.json", "curves.jsonl", "curves.png")
+CONFIG = FitConfig(
+    steps=80,
+    batch_size=8,
+    accumulation=2,
+    learning_rate=3e-3,
+    warmup=10,
+    validate_every=20,
+    save_every=5,
+    seed=7,
+    precision="bf16",
+    keep="best",
+    log_every=7,  # in step with neither, so that half a window is in the checkpoint
+    workers=2,
+)
 
 
 @dataclass(frozen=True)
@@ -45,10 +62,11 @@ def finish(process: subprocess.Popen, folder: Path) -> None:
         raise RuntimeError(f"the run failed:\n{(folder / 'log').read_text()}")
 
 
-def wait_for_checkpoint(process: subprocess.Popen, folder: Path) -> None:
-    while not list((folder / "store").glob("step-*")):
+def wait_for_checkpoint(process: subprocess.Popen, folder: Path, step: int) -> None:
+    """Until there is a checkpoint of this step or a later one."""
+    while not any(int(path.name[5:]) >= step for path in (folder / "store").glob("step-*")):
         if process.poll() is not None:
-            raise RuntimeError(f"the run ended before its first checkpoint:\n{(folder / 'log').read_text()}")
+            raise RuntimeError(f"the run ended before its checkpoint of step {step}:\n{(folder / 'log').read_text()}")
         time.sleep(0.002)
 
 
@@ -57,18 +75,20 @@ def hashes(folder: Path) -> list[str]:
 
 
 def uninterrupted(folder: Path) -> tuple[list[str], float]:
-    """Hashes of a run that nothing disturbs, and its seconds from the first checkpoint to the end."""
+    """Hashes of a run that nothing disturbs, and its seconds from one checkpoint to the next."""
     process = start(folder)
-    wait_for_checkpoint(process, folder)
+    wait_for_checkpoint(process, folder, CONFIG.save_every)
     first = time.monotonic()
+    wait_for_checkpoint(process, folder, CONFIG.steps)
+    seconds = time.monotonic() - first
     finish(process, folder)
-    return hashes(folder), time.monotonic() - first
+    return hashes(folder), seconds * CONFIG.save_every / (CONFIG.steps - CONFIG.save_every)
 
 
-def interrupted(folder: Path, delay: float, expected: list[str]) -> Outcome | None:
-    """A run killed `delay` seconds after its first checkpoint and started again. None where it ended before."""
+def interrupted(folder: Path, checkpoint: int, delay: float, expected: list[str]) -> Outcome | None:
+    """A run killed `delay` seconds after the checkpoint of this step and started again. None where it ended before."""
     process = start(folder)
-    wait_for_checkpoint(process, folder)
+    wait_for_checkpoint(process, folder, checkpoint)
     time.sleep(delay)
     process.kill()
     if process.wait() != -signal.SIGKILL:
@@ -93,14 +113,15 @@ def trials(kills: int, seed: int, folder: Path) -> list[Outcome]:
     draw = random.Random(seed)
     (folder / "whole").mkdir()
     expected, seconds = uninterrupted(folder / "whole")
-    print(f"uninterrupted: {expected[0][:12]}, {seconds:.1f} s after the first checkpoint", flush=True)
+    print(f"uninterrupted: {expected[0][:12]}, {seconds:.2f} s from one checkpoint to the next", flush=True)
     outcomes = []
     while len(outcomes) < kills:
         (folder / "killed").mkdir()
-        delay = draw.uniform(0, seconds)
-        if outcome := interrupted(folder / "killed", delay, expected):
+        checkpoint, delay = draw.randrange(CONFIG.save_every, CONFIG.steps, CONFIG.save_every), draw.uniform(0, seconds)
+        if outcome := interrupted(folder / "killed", checkpoint, delay, expected):
             outcomes.append(outcome)
-            moment = f"{delay:.2f} s after the first checkpoint" + (", while saving" if outcome.saving else "")
+            moment = f"{delay:.2f} s after the checkpoint of step {checkpoint}"
+            moment += ", while saving" if outcome.saving else ""
             verdict = "equal" if outcome.equal else "DIFFERENT"
             print(f"kill {len(outcomes)}: {moment}; continued after step {outcome.step}: {verdict}", flush=True)
         shutil.rmtree(folder / "killed")

@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.resume.kill import trials
 
 
-@pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     outcomes = trials(kills=3, seed=1, folder=tmp_path)
     assert [outcome.equal for outcome in outcomes] == [True] * 3

@@ -16,26 +16,12 @@ from components.data.loader import Loader
 from components.encoders.classifier import Classifier
 from components.encoders.text import TextEncoder
 from components.encoders.text_config import TextConfig
-from components.training.config import FitConfig
 from components.training.fit import fit
 from components.training.weights import save_model
 from components.transformer.config import TransformerConfig
+from tests.resume.kill import CONFIG
 
 SYMBOLS, LENGTH, MASKED = 8, 24, 8
-CONFIG = FitConfig(
-    steps=150,
-    batch_size=8,
-    accumulation=2,
-    learning_rate=3e-3,
-    warmup=10,
-    validate_every=25,
-    save_every=10,
-    seed=7,
-    precision="bf16",
-    keep="best",
-    log_every=7,  # in step with neither, so that half a window is in the checkpoint
-    workers=2,
-)
 
 
 class Sequences:
@@ -62,7 +48,7 @@ class Counting:
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        shape = TransformerConfig(width=32, depth=2, heads=2, dropout=0.1, positions="learned")
+        shape = TransformerConfig(width=32, depth=1, heads=2, dropout=0.1, positions="learned")
         self.model = Classifier(TextEncoder(TextConfig(shape, LENGTH), SYMBOLS + 1), SYMBOLS, dropout=0.1)
         self.validation = Loader(Sequences(2, 64), collate, 32, seed=0)
 
