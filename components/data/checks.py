@@ -42,10 +42,12 @@ def check_image(data: bytes) -> str | None:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             (width, height), mode = image.size, image.mode
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
+    except Image.DecompressionBombError:  # over 179 million pixels
+        return f"over {PIXELS} pixels"
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return "no picture (PNG, JPEG or WebP)"
     if width * height > PIXELS:
-        return f"{width} x {height} pixels, over {PIXELS}"
+        return f"over {PIXELS} pixels"
     if mode == "CMYK":
         return "a CMYK picture: convert it to RGB"
     try:

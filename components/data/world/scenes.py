@@ -11,6 +11,7 @@ colours apart finds them; one that has learned pairs by heart does not.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -51,15 +52,15 @@ class Scene:
         return min(self.things, key=lambda thing: thing.place)
 
 
-def pairs(seed: int, split: str) -> list[Pair]:
+@cache
+def pairs(seed: int, split: str) -> tuple[Pair, ...]:
     """The pairs of shape and colour that mark a split: all of train's, or the ones held out for valid or test."""
     rng = np.random.default_rng(seed)
     shapes, colours = rng.permutation(SHAPES).tolist(), rng.permutation(COLOURS).tolist()
-    test = [(shapes[i % len(shapes)], colour) for i, colour in enumerate(colours)]
-    valid = [(shapes[(i + 3) % len(shapes)], colours[i]) for i in range(0, len(colours), 2)]
-    held_out = {"test": test, "valid": valid}
-    rest = [(s, c) for s in SHAPES for c in COLOURS if (s, c) not in test + valid]
-    return held_out.get(split, rest)
+    test = tuple((shapes[i % len(shapes)], colour) for i, colour in enumerate(colours))
+    valid = tuple((shapes[(i + 3) % len(shapes)], colours[i]) for i in range(0, len(colours), 2))
+    rest = tuple((s, c) for s in SHAPES for c in COLOURS if (s, c) not in test + valid)
+    return {"train": rest, "valid": valid, "test": test}[split]
 
 
 def scenes(seed: int, split: str, count: int) -> Iterator[Scene]:
@@ -75,7 +76,7 @@ def scenes(seed: int, split: str, count: int) -> Iterator[Scene]:
         yield Scene(seed, split, number, things)
 
 
-def _draw(rng: np.random.Generator, train: list[Pair], marked: list[Pair]) -> tuple[Thing, ...]:
+def _draw(rng: np.random.Generator, train: tuple[Pair, ...], marked: tuple[Pair, ...]) -> tuple[Thing, ...]:
     count = 1 + int(rng.choice(3, p=COUNTS))
     places = rng.permutation(PLACES)[:count].tolist()
     chosen = [marked[rng.integers(len(marked))]] + [train[rng.integers(len(train))] for _ in range(count - 1)]
