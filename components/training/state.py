@@ -35,7 +35,7 @@ class State:
     seconds: float = 0.0  # spent so far, over all the processes that worked on this run
     rows: list[Row] = field(default_factory=list)  # the curves
     kept: Kept | None = None
-    window: dict[str, list[Tensor]] = field(default_factory=dict)  # scalars since the last point of the curves
+    window: dict[str, list[Tensor | float]] = field(default_factory=dict)  # scalars since the last point of the curves
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
@@ -44,8 +44,7 @@ class State:
     def record(self, figures: dict[str, Tensor | float]) -> None:
         """Add scalars to the window, without waiting for the device."""
         for name, value in figures.items():
-            value = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-            self.window.setdefault(name, []).append(value)
+            self.window.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
 
     def means(self) -> dict[str, float]:
         """Means over the window, in double precision."""
@@ -85,16 +84,15 @@ class State:
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": values})
         facts = checkpoint.state
         self.step, self.seconds, self.rows = checkpoint.step, facts["seconds"], facts["rows"]
-        for name, values in facts["window"].items():  # JSON gives doubles back to the bit, and in their order
-            self.window[name] = list(torch.tensor(values, dtype=torch.float64, device=self.device))
+        self.window = facts["window"]  # JSON gives doubles back to the bit, and in their order
         if kept := facts["kept"]:
             tensors = {name: tensor.clone() for name, tensor in group(checkpoint.tensors, "kept").items()}
             self.kept = Kept(kept["step"], kept["figures"], tensors)
 
 
-def gather(values: list[Tensor]) -> Tensor:
-    """Scalars as one vector of doubles on the CPU."""
-    return torch.stack([value.double() for value in values]).cpu() if values else torch.zeros(0).double()
+def gather(values: list[Tensor | float]) -> Tensor:
+    """Scalars, wherever they lie, as one vector of doubles on the CPU."""
+    return torch.tensor([float(value) for value in values], dtype=torch.float64)
 
 
 def group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
