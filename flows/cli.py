@@ -20,7 +20,7 @@ from flows.workspace import Refused
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)  # logs are wide
 
 Preset = Annotated[
     str | None, typer.Option(help="Compute with presets/PRESET.yaml over params.yaml, in the clone runs/PRESET.")
@@ -56,16 +56,14 @@ def run(preset: Preset = None, data: Data = None, port: Port = None) -> None:
         deployment = client.get("/deployments/name/roadmap/run").raise_for_status().json()
         wanted = {"parameters": {"repo": str(folder)}, "state": {"type": "SCHEDULED"}, "tags": [preset or "demo"]}
         started = client.post(f"/deployments/{deployment['id']}/create_flow_run", json=wanted).raise_for_status().json()
-        console.print(
-            f"Run {started['name']}: {url.removesuffix('/api')}/runs/flow-run/{started['id']}", soft_wrap=True
-        )
+        console.print(f"Run {started['name']}: {url.removesuffix('/api')}/runs/flow-run/{started['id']}")
         watch = Watch(client, started["id"], console)
         ended = _follow(watch)
         if ended == "COMPLETED":
             results.show(folder, console)
         elif ended != "CANCELLED":
             watch.explain()
-        console.print(watch.summary(), soft_wrap=True)
+        console.print(watch.summary())
     raise typer.Exit({"COMPLETED": 0, "CANCELLED": 130}.get(ended, 1))
 
 
@@ -82,7 +80,7 @@ def _follow(watch: Watch) -> str:
 def _workspace(preset: str | None, data: Path | None) -> Path:
     if preset:
         folder = workspace.preset_workspace(ROOT, preset, data)
-        console.print(f"Workspace: {folder}", soft_wrap=True)
+        console.print(f"Workspace: {folder}")
         return folder
     workspace.check_checkout(ROOT)
     workspace.link_data(ROOT, data)
@@ -96,11 +94,11 @@ def preset(
     """Make the workspace of a preset, to work in by hand; without a name, list the presets."""
     if name is None:
         for path in sorted((ROOT / "presets").glob("*.yaml")):
-            console.print(f"{path.stem:12}{path.read_text().partition(chr(10))[0].lstrip('# ')}", soft_wrap=True)
+            console.print(f"{path.stem:12}{path.read_text().partition(chr(10))[0].lstrip('# ')}")
         return
     folder = _workspace(name, data)
     workspace.check_parameters(folder)
-    console.print(f"There, `dvc repro` computes what `tsumugi run --preset {name}` does", soft_wrap=True)
+    console.print(f"There, `dvc repro` computes what `tsumugi run --preset {name}` does")
 
 
 @app.command()

@@ -28,7 +28,7 @@ def show(workspace: Path, console: Console) -> None:
             console.print(table)
     report = workspace / "reports" / "report.html"
     if report.is_file():
-        console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+        console.print(f"Report: {report}")
 
 
 def _main_metrics(reports: Path) -> Iterator[tuple[str, str, Any]]:

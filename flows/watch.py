@@ -76,10 +76,10 @@ class Watch:
 
     def _explain(self, name: str, run: dict[str, Any], logs: dict[str, Any]) -> None:
         message = (run["state"].get("message") or "").strip().partition("\n")[0]
-        self.console.print(Text(f"{run['state_name']}: {name}: {message}", style="red"), soft_wrap=True)
+        self.console.print(Text(f"{run['state_name']}: {name}: {message}", style="red"))
         lines = self._post("/logs/filter", {"logs": logs, "sort": "TIMESTAMP_DESC", "limit": LAST_LINES})
         for line in reversed(lines):
-            self.console.print(Text(f"    {line['message'].partition(NEWLINE)[0]}"), soft_wrap=True)  # no tracebacks
+            self.console.print(Text(f"    {line['message'].partition(NEWLINE)[0]}"))  # no tracebacks
 
     def _read(self) -> None:
         self.flow_run = self._get(f"/flow_runs/{self.run}")
