@@ -5,15 +5,16 @@ and learning curves.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-Point = tuple[float, float]
+Number = int | float
+Point = tuple[Number, Number]
 
 TRACK_WIDTH, TRACK_HEIGHT = 260, 30
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 24  # margins of a line chart
 
 
-def track(value: float, low: float, high: float, floor: float, chance: float, whole: bool) -> str:
+def track(value: Number, low: Number, high: Number, floor: Number, chance: Number, whole: bool) -> str:
     """One figure on a line: dot and interval, floor (a bar across), chance (a thin bar).
 
     whole: the line is 0 to 1; otherwise it holds all but chance, where that would squeeze the rest together."""
@@ -22,7 +23,7 @@ def track(value: float, low: float, high: float, floor: float, chance: float, wh
     margin = 0.0 if whole else max(0.15 * (stop - start), 1e-9)
     start, stop = start - margin, stop + margin
 
-    def x(figure: float) -> float:
+    def x(figure: Number) -> float:
         return round(8 + (TRACK_WIDTH - 16) * (figure - start) / (stop - start), 1)
 
     middle = TRACK_HEIGHT / 2
@@ -37,17 +38,17 @@ def track(value: float, low: float, high: float, floor: float, chance: float, wh
     return _svg(TRACK_WIDTH, TRACK_HEIGHT, "track", parts)
 
 
-def lines(series: dict[str, Sequence[Point]], width: int = 320, height: int = 190) -> str:
-    """A chart of lines over steps; the k-th name gets the class `line k`."""
+def lines(series: Mapping[str, Sequence[Point]], width: int = 320, height: int = 190) -> str:
+    """A chart of lines over steps; each has its name as a class."""
     points = [point for line in series.values() for point in line if math.isfinite(point[1])]
     last = max(step for step, _ in points)
     marks = ticks(min(value for _, value in points), max(value for _, value in points))
     bottom, top = marks[0], marks[-1]
 
-    def x(step: float) -> float:
+    def x(step: Number) -> float:
         return round(LEFT + (width - LEFT - RIGHT) * step / max(last, 1), 1)
 
-    def y(value: float) -> float:
+    def y(value: Number) -> float:
         return round(height - BOTTOM - (height - TOP - BOTTOM) * (value - bottom) / (top - bottom), 1)
 
     parts = []
@@ -57,15 +58,15 @@ def lines(series: dict[str, Sequence[Point]], width: int = 320, height: int = 19
     for step, anchor in ((0, "start"), (last, "end")):
         parts.append(f'<text x="{x(step)}" y="{height - 7}" text-anchor="{anchor}">{step:,.0f}</text>')
     parts.append(f'<text x="{(LEFT + width - RIGHT) / 2}" y="{height - 7}" text-anchor="middle">steps</text>')
-    for number, line in enumerate(series.values()):
+    for name, line in series.items():
         path = " ".join(f"{x(step)},{y(value)}" for step, value in line if math.isfinite(value))
-        parts.append(f'<polyline class="line line{number}" points="{path}"/>')
+        parts.append(f'<polyline class="line {name}" points="{path}"/>')
         if len(line) <= 30:
-            parts += [f'<circle class="dot line{number}" cx="{x(s)}" cy="{y(v)}" r="2.2"/>' for s, v in line]
+            parts += [f'<circle class="dot {name}" cx="{x(s)}" cy="{y(v)}" r="2.2"/>' for s, v in line]
     return _svg(width, height, "chart", parts)
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
+def ticks(low: Number, high: Number, most: int = 5) -> list[Number]:
     """Round numbers, at most `most` + 1, from at or below `low` to at or above `high`."""
     span = max(high - low, abs(high) * 1e-3, 1e-9)
     power = 10.0 ** math.floor(math.log10(span / most))
@@ -75,4 +76,6 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _svg(width: int, height: int, name: str, parts: Sequence[str]) -> str:
-    return f'<svg class="{name}" viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(parts)}</svg>'
+    return (
+        f'<svg class="{name}" viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(parts)}</svg>'
+    )

@@ -19,7 +19,7 @@ class Result:
     floor: float  # a linear model (xz for plain text) on the same split
     chance: float  # guessing
     count: int  # units that were resampled
-    further: dict[str, float] = field(default_factory=dict)  # more figures for metrics.json
+    further: dict[str, int | float] = field(default_factory=dict)  # more figures for metrics.json
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def rows(results: list[Result], stage: str, data: str, split: str, seed: int) ->
     ]
 
 
-def metrics(results: list[Result]) -> dict[str, float]:
+def metrics(results: list[Result]) -> dict[str, int | float]:
     """The same, flat: the main figure under its own name first, then each with its interval, floor and chance."""
-    flat: dict[str, float] = {}
+    flat: dict[str, int | float] = {}
     for result in results:
         flat[result.metric] = result.interval.value
         for name in ("low", "high"):

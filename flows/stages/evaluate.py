@@ -1,10 +1,11 @@
 """Judges a trained model on the test split: the only stage that opens one, and it reads it once.
 
 Costs a pass of the model over the test split and a linear floor fitted on train and valid: seconds to a minute.
-Writes reports/evaluate/RUN/: results.json (rows of summary.json), metrics.json, figure.png, and about.json (samples, and
-the training's curves for the report). No times: the same model and data give the same bytes.
+Writes reports/evaluate/RUN/: results.json (rows of summary.json), metrics.json, figure.png, and about.json (samples,
+and the training's curves for the report). No times: the same model and data give the same bytes.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,12 +66,17 @@ def run(params: Params, stage: Stage) -> None:
     about = {
         **{name: getattr(params, name) for name in ("stage", "run", "source", "task")},
         "model": model_hash(folder),
+        "recipe": _digest({name: value for name, value in config.items() if name != "seed"}),
         "samples": judgement.samples,
         "curves": _curves(stage.root / "reports" / params.stage / params.run / "curves.jsonl"),
     }
     for name, content in (("results.json", found), ("about.json", about)):
         write_atomically(stage.reports / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     stage.write_metrics(metrics(judgement.results))
+
+
+def _digest(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _curves(path: Path) -> list[dict[str, float]]:

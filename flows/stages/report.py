@@ -13,6 +13,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,20 +76,23 @@ class Run:
 
     name: str
     rows: list[dict[str, Any]]
-    about: dict[str, Any]  # stage, run, source, task, samples, curves
+    about: dict[str, Any]  # stage, run, source, task, recipe, model, samples, curves
     figure: str  # data URI
+
+    @property
+    def recipe(self) -> tuple[Any, ...]:
+        """The same for runs that differ in their seed alone; the order of the page."""
+        order = list(METRICS).index(self.rows[0]["metric"])
+        return order, *(self.about[name] for name in ("stage", "source", "recipe"))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that differ in their seed alone."""
+    """Rows of runs that differ in their seed alone."""
 
+    run: str
     rows: list[dict[str, Any]]
-    mean: "Interval | None"  # over the seeds, where there are several
-
-    @property
-    def first(self) -> dict[str, Any]:
-        return self.rows[0]
+    interval: "Interval"  # over the seeds where there are several: Student's, within what a rate can be
 
 
 def cost(_: Params) -> str:
@@ -96,46 +100,44 @@ def cost(_: Params) -> str:
 
 
 def run(params: Params, stage: Stage) -> None:
-    runs = list(_runs(stage.root / "reports" / "evaluate"))
+    runs = sorted(_runs(stage.root / "reports" / "evaluate"), key=lambda run: (run.recipe, run.rows[0]["seed"]))
     if not runs:
         raise StageError("reports/evaluate holds no evaluation: state at least one under evaluate in params.yaml")
-    rows = [row for one in runs for row in one.rows]
-    groups = _groups(rows)
-    page = _render(params, runs, groups, list(_sources(stage.root / "reports" / "validate")))
+    cards = [list(same) for _, same in groupby(runs, key=lambda run: run.recipe)]
+    groups = [group for card in cards for group in _groups(card)]
+    page = _render(params, cards, groups, list(_sources(stage.root / "reports" / "validate")))
+    rows = [row for run in runs for row in run.rows]
     write_atomically(stage.root / "reports" / "report.html", page)
     write_atomically(stage.root / "reports" / "summary.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     for group in groups:
-        first, seeds = group.first, len(group.rows)
-        value = group.mean.value if group.mean else first["value"]
+        first, seeds = group.rows[0], len(group.rows)
         print(
-            f"{first['stage']} {first['data']} {first['metric']}: {value:.4f}"
+            f"{first['stage']} {group.run} on {first['data']}: {first['metric']} {group.interval.value:.4f}"
             f"{f', mean of {seeds} seeds' if seeds > 1 else ''}, floor {first['floor']:.4f}"
         )
 
 
 def _runs(evaluations: Path) -> Iterator[Run]:
-    """Every evaluation present, those of one kind of task together, in the order of METRICS."""
-    order = list(METRICS)
-    folders = [path.parent for path in evaluations.glob("*/results.json")]
-    found = []
-    for folder in sorted(folders):
-        rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    """Every evaluation present."""
+    for path in evaluations.glob("*/results.json"):
+        about = json.loads((path.parent / "about.json").read_text(encoding="utf-8"))
         seconds = training_seconds(about["model"])
-        rows = [{**row, "seconds": seconds} for row in rows]
-        found.append(Run(folder.name, rows, about, _data_uri(folder / "figure.png")))
-    return iter(sorted(found, key=lambda run: (order.index(run.rows[0]["metric"]), run.about["stage"])))
+        rows = [{**row, "seconds": seconds} for row in json.loads(path.read_text(encoding="utf-8"))]
+        yield Run(path.parent.name, rows, about, _data_uri(path.parent / "figure.png"))
 
 
-def _groups(rows: list[dict[str, Any]]) -> list[Group]:
-    from components.evaluation.bootstrap import over_seeds
+def _groups(card: list[Run]) -> Iterator[Group]:
+    """One for each figure of runs that differ in their seed alone."""
+    from components.evaluation.bootstrap import Interval, over_seeds
 
-    same: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        same[tuple(row[name] for name in ("stage", "data", "split", "metric"))].append(row)
-    return [
-        Group(rows, over_seeds([row["value"] for row in rows]) if len(rows) > 1 else None) for rows in same.values()
-    ]
+    for rows in zip(*(run.rows for run in card), strict=True):
+        if len(rows) == 1:
+            interval = Interval(*(rows[0][name] for name in ("value", "low", "high")))
+        else:
+            interval = over_seeds([row["value"] for row in rows])
+            most = 1.0 if METRICS[rows[0]["metric"]].rate and rows[0]["direction"] == "higher" else interval.high
+            interval = Interval(interval.value, max(interval.low, 0.0), min(interval.high, most))
+        yield Group(card[0].about["run"], list(rows), interval)
 
 
 def _sources(validations: Path) -> Iterator[dict[str, Any]]:
@@ -149,7 +151,7 @@ def _sources(validations: Path) -> Iterator[dict[str, Any]]:
         yield {"name": path.parent.name, "reasons": common, **json.loads(path.read_text(encoding="utf-8"))}
 
 
-def _render(params: Params, runs: list[Run], groups: list[Group], sources: list[dict[str, Any]]) -> str:
+def _render(params: Params, cards: list[list[Run]], groups: list[Group], sources: list[dict[str, Any]]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -157,7 +159,7 @@ def _render(params: Params, runs: list[Run], groups: list[Group], sources: list[
     )
     environment.filters.update(figure=_figure, seconds=_seconds, size=_size, name=lambda text: text.replace("_", " "))
     environment.globals.update(track=_track, panels=_panels, metrics=METRICS)
-    return environment.get_template(TEMPLATE).render(title=params.title, runs=runs, groups=groups, sources=sources)
+    return environment.get_template(TEMPLATE).render(title=params.title, cards=cards, groups=groups, sources=sources)
 
 
 def _figure(value: float, metric: str, sign: bool = True) -> str:
@@ -185,12 +187,9 @@ def _track(group: Group) -> str:
 
     from components.evaluation.charts import track
 
-    row = group.first
-    low, high = (group.mean.low, group.mean.high) if group.mean else (row["low"], row["high"])
-    value, rate = group.mean.value if group.mean else row["value"], METRICS[row["metric"]].rate
-    if rate:  # Student's interval of few seeds may leave 0 to 1
-        low, high = max(low, 0.0), min(high, 1.0) if value <= 1 else high
-    return Markup(track(value, low, high, row["floor"], row["chance"], whole=rate))
+    row, shown = group.rows[0], group.interval
+    rate = METRICS[row["metric"]].rate
+    return Markup(track(shown.value, shown.low, shown.high, row["floor"], row["chance"], whole=rate))
 
 
 def _panels(curves: list[dict[str, float]]) -> list[dict[str, Any]]:
