@@ -116,11 +116,12 @@ def train_step(task: Task, state: State, config: FitConfig, micro_batches: Itera
 def log(state: State, config: FitConfig, progress: Progress) -> None:
     """A line of progress when it is time, a point of the curves when it is due; the device is waited for only then."""
     point = due(config.log_every, state, config)
-    if not point and not progress.due():
+    line = progress.due() and state.step < config.steps  # the end has its own
+    if not point and not line:
         return
     check_finite(state, config)
     means = state.means()
-    if progress.due():
+    if line:
         progress.show(state.step, {"loss": means["loss"]} | validated(state))
     if point:
         state.rows.append({"step": state.step, **means, "learning_rate": state.optimiser.param_groups[0]["lr"]})
