@@ -2,9 +2,9 @@
 
     python -m benchmarks.bridge [--json FILE] [--repeat N]      about 3 minutes on two idle cores
 
-A repository of twenty stages, each with eight folders of code among its inputs, like this project's own stages; one of
+A repository of twenty stages, each with eight folders of code among its inputs, like this project's own; one of
 twenty trivial stages; one of four stages that sleep for three seconds. A Prefect server is up before anything is timed.
-`flow` is the flow run alone, in a process that has run one before; `command` adds the start of `python -m flows.pipeline`.
+`flow` is the flow run alone, in a process that has run one before; `command` adds the start of the program.
 """
 
 import argparse

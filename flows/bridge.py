@@ -286,7 +286,7 @@ class Bridge:
     def _dump(self, stage: Stage) -> None:
         """What stage.dump() writes, but beside and then moved into place: DVC rewrites the file where it is."""
         if isinstance(stage, PipelineStage):
-            target, kind = lock_path(stage.dvcfile), Lockfile
+            target, kind = lock_path(stage.dvcfile), Lockfile  # pyright: ignore
         else:
             target, kind = stage.path, SingleStageFile
         known = isinstance(stage, PipelineStage) and self._definitions.hold(stage)
@@ -304,6 +304,6 @@ class Bridge:
             with suppress(FileNotFoundError):
                 os.unlink(draft)
         if known:
-            self._definitions.wrote(stage)
+            self._definitions.wrote(stage)  # pyright: ignore
         self.repo.scm_context.files_to_track.discard(os.path.relpath(draft))
         self.repo.scm_context.track_file(os.path.relpath(target))

@@ -157,7 +157,7 @@ class Record:
         files += [_file("output", out) for out in stage.outs]
         params: dict[str, Any] = {}
         for dep in stage.params:
-            params |= dep.hash_info.value or {}
+            params |= dep.hash_info.value or {}  # pyright: ignore
         return cls(stage.addressing, tuple(files), params)
 
 

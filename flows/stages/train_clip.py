@@ -1,8 +1,8 @@
 """Trains two towers on pairs of picture and caption, so that each finds the other (Radford et al. 2021).
 
-Where records hold captions that are nearly right (`hard`), each picture also meets one of its own, which makes the towers
-look at what a random batch never asks for (Yuksekgonul et al. 2023, "NegCLIP"). Costs both towers' passes over `steps *
-batch_size` pairs. Writes models/train_clip/RUN and reports/train_clip/RUN. Looks at train and valid only.
+Where records hold captions that are nearly right (`hard`), each picture also meets one of its own, which makes the
+towers look at what a random batch never asks for (Yuksekgonul et al. 2023, "NegCLIP"). Costs both towers' passes over
+`steps * batch_size` pairs. Writes models/train_clip/RUN and reports/train_clip/RUN. Looks at train and valid only.
 """
 
 from collections.abc import Sequence
@@ -204,7 +204,7 @@ def example(record: dict[str, Any], rng: Any, params: Params) -> tuple["Tensor",
 
 
 def collate(rows: list[tuple["Tensor", str, str]], towers: Towers) -> tuple["Tensor", "Tensor", "Tensor"]:
-    """Pictures uint8 [b, 3, y, x]; ids and mask [b, n], or [2b, n] where nearly right captions follow the right ones."""
+    """Pictures uint8 [b, 3, y, x]; ids and mask [b, n], or [2b, n] where nearly right captions follow."""
     import torch
 
     images, captions, others = zip(*rows, strict=True)

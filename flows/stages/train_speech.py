@@ -103,7 +103,8 @@ class Hears:
         waveforms, lengths, targets, target_lengths = batch
         if self.head == "class":
             return F.cross_entropy(self.model(waveforms, lengths).float(), targets[:, 0])
-        return ctc_loss(*self.model(waveforms, lengths), targets, target_lengths)
+        log_probabilities, frames = self.model(waveforms, lengths)
+        return ctc_loss(log_probabilities, frames, targets, target_lengths)
 
     def classify(self, records: Sequence[dict[str, Any]]) -> "NDArray":
         """Probabilities, float [n, classes]."""

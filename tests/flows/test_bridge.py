@@ -163,7 +163,10 @@ def test_cancel_ends_what_runs_and_lets_nothing_begin(make: Make) -> None:
 
 def test_a_stage_runs_as_dvc_would_run_it(make: Make) -> None:
     """Directory, environment and shell; beside that, this interpreter first on PATH and only the given devices."""
-    show = "import os, sys; print(sys.executable, os.getcwd(), *(os.environ.get(n) for n in NAMES), file=open('seen', 'w'))"
+    show = (
+        "import os, sys; "
+        "print(sys.executable, os.getcwd(), *(os.environ.get(n) for n in NAMES), file=open('seen', 'w'))"
+    )
     names = ["DVC_ROOT", "DVC_STAGE", "CUDA_VISIBLE_DEVICES"]
     root = make(
         {

@@ -42,11 +42,11 @@ def task_runs(state: State[Any]) -> dict[str, dict[str, Any]]:
     count = int(re.match(r"(\d+) stages", state.message or "").group(1))  # type: ignore[union-attr]
     flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))  # type: ignore[list-item]
 
-    def look() -> dict[str, dict[str, Any]] | None:
+    def look() -> dict[str, dict[str, Any]]:
         with get_client(sync_client=True) as client:
             found = client.read_task_runs(flow_run_filter=flow_run, sort=TaskRunSort.EXPECTED_START_TIME_ASC)
         runs = {task.name: task.model_dump(mode="json") for task in found if task.name != "push"}
-        return runs if len(runs) == count and all(task.state.is_final() for task in found if task.state) else None
+        return runs if len(runs) == count and all(task.state.is_final() for task in found if task.state) else {}
 
     return until(look)
 
@@ -212,7 +212,8 @@ stages:
 
 def test_metrics_pictures_lineage_and_summary_become_artifacts(make: Make) -> None:
     draw = (
-        "from PIL import Image; import json, os\nos.makedirs('plots')\nImage.new('RGB', (8, 8)).save('plots/small.png')\n"
+        "from PIL import Image; import json, os\nos.makedirs('plots')\n"
+        "Image.new('RGB', (8, 8)).save('plots/small.png')\n"
         "Image.frombytes('RGB', (1400, 700), os.urandom(1400 * 700 * 3)).save('large.png')\n"
         "json.dump({'accuracy': 0.75, 'by': {'class': 3}}, open('metrics.json', 'w'))"
     )
@@ -303,7 +304,8 @@ stages:
     deps: ["number-${item.size}.txt"]
     outs: ["cross-${item.size}-${item.sign}.txt"]
   measure:
-    cmd: [mkdir -p plots notes, "echo '{\\"lines\\": 4}' > lines.json", "echo x,y > plots/curve.csv", echo a >> notes/kept]
+    cmd: [mkdir -p plots notes, "echo '{\\"lines\\": 4}' > lines.json", "echo x,y > plots/curve.csv",
+      echo a >> notes/kept]
     deps: [cross-large-plus.txt, data.txt]
     params: [factor]
     outs: [notes: {persist: true, cache: false}]

@@ -17,7 +17,8 @@ DVC = """\
 stages:
   quick: {cmd: echo 1 > quick.txt, outs: [quick.txt]}
   endless:
-    cmd: "setsid sh -c 'echo $$ > daemon; exec sleep 300' & echo $$ > shell; until test -e go; do sleep 0.05; done; touch out"
+    cmd: "setsid sh -c 'echo $$ > daemon; exec sleep 300' & echo $$ > shell;
+      until test -e go; do sleep 0.05; done; touch out"
     outs: [out]
   after: {cmd: cp out after.txt, deps: [out], outs: [after.txt]}
 """
