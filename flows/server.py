@@ -23,6 +23,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 READY_SECONDS = 600  # a first start makes the database, 22 s of CPU: once 220 s on two cores with eight users
+BUSY_SECONDS = 30  # a server beside stages that take every core was silent for 15
 TELL_SECONDS = 15  # between two lines while it starts
 HEARTBEAT_SECONDS = 30  # Prefect's minimum
 SILENT_SECONDS = 90  # three heartbeats missed: with the trigger's own delay of some seconds, well within three minutes
@@ -134,7 +135,9 @@ def address(port: int | None = None) -> str:
 def client(url: str) -> httpx.Client:
     """Plain HTTP to the API, with the key of a server that asks for one."""
     key = os.environ.get("PREFECT_API_KEY")
-    return httpx.Client(base_url=url, timeout=30, headers={"Authorization": f"Bearer {key}"} if key else {})
+    return httpx.Client(
+        base_url=url, timeout=2 * BUSY_SECONDS, headers={"Authorization": f"Bearer {key}"} if key else {}
+    )
 
 
 def _start_unless_there(url: str, say: Callable[[str], None]) -> None:
@@ -233,7 +236,7 @@ def stop(name: str, patience: float = 30) -> Started | None:
 def answers(url: str) -> bool:
     """Whether a Prefect API answers at this address."""
     try:
-        reply = httpx.get(f"{url}/health", timeout=5)
+        reply = httpx.get(f"{url}/health", timeout=BUSY_SECONDS)
         return reply.status_code == 200 and reply.json() is True
     except (httpx.HTTPError, ValueError):
         return False

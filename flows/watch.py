@@ -19,6 +19,7 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")  # https://docs.prefect.
 BROKEN = ("FAILED", "CRASHED")
 POLL_SECONDS = 1.0
 SETTLE_SECONDS = 10.0  # task runs reach the API as events, some time after the flow run's own last state
+SILENT_SECONDS = 180  # how long a server that stages leave no time to is put up with
 LAST_LINES = 15
 NEWLINE = "\n"
 
@@ -33,7 +34,7 @@ class Watch:
         self.flow_run: dict[str, Any] = {}
         self.tasks: dict[str, dict[str, Any]] = {}
         self._said: dict[str, str] = {}  # task run -> state that a line was printed for
-        self._begin = time.monotonic()
+        self._begin = self._heard = self._final = time.monotonic()
 
     def follow(self) -> str:
         """Print what happens until the run has ended; its final state's type.
@@ -43,7 +44,8 @@ class Watch:
         """
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
             while True:
-                self._read()
+                if not self._read():
+                    continue
                 self._say_changes()
                 live.update(self._view(), refresh=self.console.is_terminal)
                 if self._ended():
@@ -81,7 +83,19 @@ class Watch:
         for line in reversed(lines):
             self.console.print(Text(f"    {line['message'].partition(NEWLINE)[0]}"))  # no tracebacks
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Fetch the run's state; False if the server did not answer this time."""
+        try:
+            self._fetch()
+        except httpx.TransportError as error:
+            if time.monotonic() - self._heard > SILENT_SECONDS:
+                raise Unavailable(f"the Prefect server has not answered for {SILENT_SECONDS} s ({error})") from error
+            time.sleep(POLL_SECONDS)
+            return False
+        self._heard = time.monotonic()
+        return True
+
+    def _fetch(self) -> None:
         self.flow_run = self._get(f"/flow_runs/{self.run}")
         inner = self._post("/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [self.run]}}})
         runs = [self.run, *(run["id"] for run in inner)]
