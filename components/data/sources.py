@@ -32,6 +32,15 @@ def records(source: Source) -> Iterator[tuple[str, Record]]:
             yield _place(raw, split, source), _record(raw, source)
 
 
+def classes(source: Source) -> tuple[str, ...]:
+    """The classes that the parameters state or the generator knows; none where train's records say them."""
+    if source.world is not None:
+        from components.data.world import views
+
+        return views.classes(source.world)
+    return source.classes
+
+
 def _files(source: Source) -> dict[str, list[Path]]:
     path = Path(source.path)
     if not path.exists():

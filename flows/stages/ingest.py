@@ -22,7 +22,7 @@ def cost(params: Params) -> str:
 def run(params: Params, stage: Stage) -> None:
     from components.data.files import SourceError
     from components.data.shards import SPLITS, ShardWriter
-    from components.data.sources import OUT, records
+    from components.data.sources import OUT, classes, records
 
     target = stage.root / "data" / "shards" / stage.key
     partial = target.with_name(f".{stage.key}.partial")
@@ -43,7 +43,7 @@ def run(params: Params, stage: Stage) -> None:
     for writer in writers.values():
         writer.close()
     counts = {split: writer.count for split, writer in writers.items()} | {"filtered": filtered}
-    (partial / "counts.json").write_text(json.dumps(counts) + "\n")
+    (partial / "about.json").write_text(json.dumps({**counts, "classes": classes(params)}) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
     print("  " + ", ".join(f"{name} {count}" for name, count in counts.items()))

@@ -26,10 +26,10 @@ def run(params: Params, stage: Stage) -> None:
     shards, index = (stage.root / "data" / room / stage.key for room in ("shards", "index"))
     partial = index.with_name(f".{stage.key}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    findings = validate(shards, partial, params.kind, params.classes)
+    about = json.loads((shards / "about.json").read_text())
+    findings = validate(shards, partial, params.kind, tuple(about["classes"]))
     lines = [json.dumps(bad, ensure_ascii=False) + "\n" for bad in findings.quarantine]
     write_atomically(stage.reports / "quarantine.jsonl", "".join(lines))
-    filtered = json.loads((shards / "counts.json").read_text())["filtered"]
     if problem := _refusal(params, stage, findings):
         shutil.rmtree(partial)
         raise StageError(problem)
@@ -39,7 +39,7 @@ def run(params: Params, stage: Stage) -> None:
         "records": sum(findings.counts.values()),
         **findings.counts,
         "bad": len(findings.quarantine),
-        "filtered": filtered,
+        "filtered": about["filtered"],
         "repeated": findings.repeated,
         "classes": len(findings.classes),
         "bytes": findings.bytes,

@@ -10,7 +10,7 @@ from components.data.config import World
 from components.data.shards import SPLITS, Record
 from components.data.world.captions import english, form, japanese
 from components.data.world.draw import draw
-from components.data.world.scenes import Scene, changed, details, scenes
+from components.data.world.scenes import COLOURS, SHAPES, Scene, changed, details, scenes
 from components.data.world.speak import speak
 
 
@@ -52,6 +52,11 @@ def speech(scene: Scene, world: World) -> Iterator[Record]:
 
 
 VIEWS: dict[str, Callable[[Scene, World], Iterator[Record]]] = {"pictures": pictures, "text": text, "speech": speech}
+
+
+def classes(world: World) -> tuple[str, ...]:
+    """All labels that a view can hold, whether few scenes show them or not."""
+    return {"shape": SHAPES, "colour": COLOURS, "count": ("1", "2", "3")[: world.objects]}[world.label]
 
 
 def _label(scene: Scene, world: World) -> str:
