@@ -24,7 +24,7 @@ from components.data.validation import validate
 from components.data.world.draw import draw
 from components.data.world.scenes import details, scenes
 
-COUNT, ROUNDS = 2000, 3
+COUNT, ROUNDS = 500, 3
 
 
 def rate(read: Callable[[], Iterable]) -> float:
