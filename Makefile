@@ -6,6 +6,7 @@ python := .venv/bin/python
 uv := .venv/bin/uv
 installed := .venv/installed.sha256
 export PYTHONUNBUFFERED = 1
+unexport PYTHONDONTWRITEBYTECODE # where it is set, every start would compile again: torch alone costs seconds
 
 .DEFAULT_GOAL := help
 .PHONY: help run stop status test test-slow check lock clean browser pictures setup install
@@ -59,6 +60,6 @@ install:
 	@echo "Installing the packages of requirements.lock into .venv (4.6 GB; minutes, by your line)"
 	@test -x $(python) || $(PYTHON3) -m venv .venv
 	@$(python) -m pip install -q --disable-pip-version-check 'uv>=0.13'
-	@VIRTUAL_ENV=.venv $(uv) pip sync -q --system-certs --require-hashes requirements.lock
+	@VIRTUAL_ENV=.venv $(uv) pip sync -q --system-certs --compile-bytecode --require-hashes requirements.lock
 	@VIRTUAL_ENV=.venv $(uv) pip install -q --system-certs --no-deps --no-build-isolation --editable .
 	@sha256sum requirements.lock pyproject.toml > $(installed)

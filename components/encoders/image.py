@@ -4,6 +4,8 @@ Both take values from 0 to 1 and shift them to -1 to 1 themselves, so that train
 one pools by the mean over patches and has no class token (Beyer et al. 2022, "Better plain ViT baselines").
 """
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,18 +32,37 @@ class PatchEmbedding(nn.Module):
         return self.project(squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
 
 
+class ConvolutionalStem(nn.Sequential):
+    """Halve the picture by 3x3 convolutions until a pixel is a patch (Xiao et al. 2021, "Early convolutions help
+    transformers see better"): edges are there from the start, and little training goes further."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        halvings = patch.bit_length() - 1
+        widths = [CHANNELS, *(max(8, width >> (halvings - 1 - step)) for step in range(halvings))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
+        super().__init__(*layers[:-1])  # the last convolution is the projection to tokens
+
+    def forward(self, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b n d"]:
+        return super().forward(images).flatten(2).transpose(1, 2)
+
+
+STEMS: dict[str, Callable[[int, int], nn.Module]] = {"patches": PatchEmbedding, "convolutions": ConvolutionalStem}
+
+
 class ImageEncoder(Encoder):
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
         self.size = config.size
         self.width = config.transformer.width
-        self.patches = PatchEmbedding(config.patch, self.width)
+        self.stem = STEMS[config.stem](config.patch, self.width)
         self.stack = Stack(config.transformer, context=(config.size // config.patch) ** 2, scale=0.02)
 
     def forward(self, images: Float[Tensor, "b 3 y x"]) -> Encoded:
         """images: values from 0 to 1, config.size squared; ValueError for another size."""
         _check_size(images, self.size)
-        tokens = self.stack(self.patches(images * 2 - 1))
+        tokens = self.stack(self.stem(images * 2 - 1))
         return Encoded(tokens, tokens.mean(1), _all_real(tokens))
 
 

@@ -30,8 +30,8 @@ def test_equals_timms_vision_transformer(images):
     )  # fmt: skip
     weights = {
         "pos_embed": ours.stack.positions.table[None],
-        "patch_embed.proj.weight": ours.patches.project.weight.view(48, 3, 6, 6),
-        "patch_embed.proj.bias": ours.patches.project.bias,
+        "patch_embed.proj.weight": ours.stem.project.weight.view(48, 3, 6, 6),
+        "patch_embed.proj.bias": ours.stem.project.bias,
     }
     names = {
         "stack.blocks": "blocks", "attention_norm": "norm1", "feed_forward_norm": "norm2",
@@ -81,3 +81,17 @@ def test_bad_shapes_and_names_are_refused(images):
         ImageEncoder(ImageConfig(CONFIG.transformer, size=12, patch=6))(images)
     with pytest.raises(ValueError, match="no vision transformer 'resnet50'"):
         TimmImageEncoder(TimmConfig("resnet50", size=24, patch=6))
+
+
+def test_convolutions_make_one_token_a_patch_in_reading_order() -> None:
+    encoder = ImageEncoder(ImageConfig(TransformerConfig(16, 1, 2), size=32, patch=8, stem="convolutions"))
+    images = torch.zeros(1, 3, 32, 32)
+    images[..., 16:24, 24:32] = 1.0  # the patch in row 2, column 3
+    moved = (encoder.stem(images) - encoder.stem(torch.zeros(1, 3, 32, 32))).abs().sum(2)[0]
+    assert moved.shape == (16,)
+    assert moved.argmax() == 2 * 4 + 3
+
+
+def test_convolutions_refuse_a_patch_that_is_no_power_of_two() -> None:
+    with pytest.raises(ValueError, match="patch 6 must be"):
+        ImageConfig(TransformerConfig(16, 1, 2), size=36, patch=6, stem="convolutions")
