@@ -7,7 +7,7 @@ and the training's curves for the report). No times: the same model and data giv
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,7 +30,6 @@ class Params:
     source: Annotated[str, Reference("sources")]  # whose test split is read
     task: Literal["classification", "transcription", "retrieval", "language"]
     caption: str = "text"  # retrieval: the field with the caption
-    where: dict[str, str | int | bool] = field(default_factory=dict)  # retrieval: fields that a test record must have
     candidates: Annotated[int, Interval(ge=2)] = 100  # retrieval: captions among which one is found
     samples: Annotated[int, Interval(ge=100, le=100_000)] = 1000  # of the bootstrap
     seed: Annotated[int, Interval(ge=0)] = 0  # of the bootstrap and of sampled text
@@ -107,7 +106,6 @@ def judge(params: Params, folder: Path, splits: "Splits") -> "Judgement":
             params.samples,
             params.seed,
             params.caption,
-            params.where,
             params.candidates,
         )
     from flows.stages import train_decoder
