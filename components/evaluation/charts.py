@@ -70,7 +70,7 @@ def ticks(low: Number, high: Number, most: int = 5) -> list[Number]:
     """Round numbers, at most `most` + 1, from at or below `low` to at or above `high`."""
     span = max(high - low, abs(high) * 1e-3, 1e-9)
     power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(step for step in (power, 2 * power, 2.5 * power, 5 * power, 10 * power) if span / step <= most - 1)
+    step = next(step for step in (power * each for each in (1, 2, 2.5, 5, 10, 20)) if span / step <= most - 1)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [round(number * step, 12) for number in range(first, max(last, first + 1) + 1)]
 
