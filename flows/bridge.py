@@ -16,6 +16,7 @@ These are DVC's internals: its version is pinned, and the tests compare with `dv
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -237,7 +238,8 @@ class Bridge:
         if end and time.monotonic() >= end:
             raise StageTimedOut("ran longer than meta.timeout allows" + (f": {lines.last}" if lines.last else ""))
         if code:
-            raise StageFailed(f"exit status {code}" + (f": {lines.last}" if lines.last else ""))
+            ended = f" ({signal.Signals(code - 128).name})" if code - 128 in set(signal.Signals) else ""
+            raise StageFailed(f"exit status {code}{ended}" + (f": {lines.last}" if lines.last else ""))
 
     def finish(self, work: Work) -> Record:
         """Record what has run: outputs to the cache, entries to run cache and dvc.lock. Waits for DVC's locks.

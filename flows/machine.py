@@ -41,6 +41,12 @@ class Machine:
             self._held.append(grant)
             return grant
 
+    def lacks(self, needs: Needs) -> str:
+        """Why a stage with these needs can never run here, or nothing."""
+        if needs.gpus > len(self.devices):
+            return f"asks for {needs.gpus} GPUs (meta.gpus), {len(self.devices)} declared or found"
+        return ""
+
     def give(self, grant: Grant) -> None:
         """Take back what a stage held."""
         with self._lock:

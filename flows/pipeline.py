@@ -14,12 +14,16 @@ from collections import Counter
 from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psutil
-from prefect import flow, get_client, get_run_logger, runtime, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import artifacts
@@ -77,7 +81,7 @@ class Watchman:
 
     def __init__(self) -> None:
         self.orphaned = False
-        self._runs = {runtime.flow_run.get_id(), runtime.flow_run.get_root_flow_run_id()} - {None}  # pyright: ignore
+        self._runs = {flow_run.id, flow_run.root_flow_run_id} - {None}
         above = psutil.Process().parents()
         self._worker = next((process for process in above if {"worker", "start"} <= set(process.cmdline())), None)
 
@@ -86,9 +90,11 @@ class Watchman:
         if self._worker and not (self._worker.is_running() and self._worker.status() != psutil.STATUS_ZOMBIE):
             self.orphaned = True
             return True
+        context = FlowRunContext.get()
+        assert context
+        assert isinstance(context.client, SyncPrefectClient)
         try:
-            with get_client(sync_client=True) as client:
-                states = [client.read_flow_run(run).state for run in self._runs]
+            states = [context.client.read_flow_run(UUID(run)).state for run in self._runs]
         except httpx.HTTPError as error:  # stages need no server
             get_run_logger().warning("the Prefect server does not answer: %s", error)
             return False
@@ -113,7 +119,8 @@ def _conclude(schedule: Schedule, seconds: float, orphaned: bool) -> State[Any]:
             "stage": name,
             "verdict": outcome.verdict,
             "seconds": None if outcome.seconds is None else round(outcome.seconds, 1),
-            "main metric": _main_metric(outcome.record) if outcome.record else outcome.message,
+            "main metric": _main_metric(outcome.record) if outcome.record else "",
+            "why": outcome.message if outcome.failed else "",
         }
         for name, outcome in outcomes.items()
     ]

@@ -88,8 +88,11 @@ class Schedule:
 
     def grant(self, name: str) -> Grant:
         """What the stage holds of the machine. It waits only where the cache does not have the stage's outputs."""
+        needs = self.graph[name].needs
         while name not in self._grants:
-            grant = self.machine.take(self.graph[name].needs)
+            if lacking := self.machine.lacks(needs):
+                raise RuntimeError(lacking)
+            grant = self.machine.take(needs)
             if grant:
                 self._grants[name] = grant
             elif self.bridge.locks.cancelled.wait(AGAIN):
@@ -136,10 +139,9 @@ class Schedule:
         if outlook == Outlook.CACHED:
             record = self.bridge.known(node.name)
             return self._mark(node, Outcome("Cached", "up to date", failed=False, record=record))
-        if node.runs and node.needs.gpus > len(self.machine.devices):
-            have = f"{len(self.machine.devices)} declared or found"
-            return self._mark(node, Outcome("Failed", f"asks for {node.needs.gpus} GPUs (meta.gpus), {have}"))
         if outlook == Outlook.RUN:
+            if lacking := self.machine.lacks(node.needs):
+                return self._mark(node, Outcome("Failed", lacking))
             grant = self.machine.take(node.needs)
             if grant is None:
                 return False

@@ -167,14 +167,22 @@ def test_slots_threads_devices_and_exclusive_are_kept(make: Make) -> None:
 
 
 def test_a_stage_that_asks_for_more_devices_than_there_are_fails_alone_and_only_when_it_has_to_run(make: Make) -> None:
-    dvc = "stages:\n  big: {cmd: touch big, outs: [big], meta: {gpus: 2}}\n  small: {cmd: touch small, outs: [small]}\n"
-    root = make({"dvc.yaml": dvc})
+    dvc = """\
+stages:
+  big: {cmd: cp in big, deps: [in], outs: [big], meta: {gpus: 2}}
+  small: {cmd: touch small, outs: [small]}
+"""
+    root = make({"dvc.yaml": dvc, "in": "1\n"})
     state = run(root, devices=["0"])
     assert state.is_failed()
     assert "big: asks for 2 GPUs (meta.gpus), 1 declared or found" in str(state.message)
     assert verdicts(state) == {"big": "Failed", "small": "Completed"}
     repro(root)
     assert verdicts(run(root, devices=[])) == {"big": "Cached", "small": "Cached"}
+    (root / "in").write_text("2\n")
+    repro(root)
+    (root / "in").write_text("1\n")
+    assert verdicts(run(root, devices=[])) == {"big": "Restored", "small": "Cached"}
 
 
 def test_stages_that_do_not_run_take_no_slot(make: Make) -> None:
