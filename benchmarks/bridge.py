@@ -179,9 +179,8 @@ def main() -> None:
     for name, (wall, used) in figures.items():
         unit, budget, least = BUDGETS[name]
         holds = "holds" if (wall >= budget if least else wall <= budget) else "MISSED"
-        print(
-            f"{name:46} {wall:6.2f}  {used:6.2f} {unit}   {'at least' if least else 'at most'} {budget:g} {unit}: {holds}"
-        )
+        bound = "at least" if least else "at most"
+        print(f"{name:46} {wall:6.2f}  {used:6.2f} {unit}   {bound} {budget:g} {unit}: {holds}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"cost": found, "figures": figures}, indent=2) + "\n")
 

@@ -101,7 +101,7 @@ class Watchman:
         return any(state and state.type in (StateType.CANCELLING, StateType.CANCELLED) for state in states)
 
 
-@task(name="push", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=10)
+@task(name="push", task_run_name="push", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=10)
 def push(bridge: Bridge) -> None:
     """Send what this run made to the default remote, so that another clone restores instead of executing."""
     get_run_logger().info("%d files went to the remote", bridge.push())
