@@ -10,7 +10,9 @@ from components.evaluation.charts import lines, ticks, track
 from components.evaluation.pictures import bars, by_context, confusion, retrieval_grid
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.31, 0.94), (1.2e-5, 3.4e-5), (-3, 812), (2.0, 2.0), (0.0, 0.0), (0.0, 4.9)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0.31, 0.94), (1.2e-5, 3.4e-5), (-3, 812), (2.0, 2.0), (0, 0), (0, 4.9)]
+)
 def test_ticks_are_few_and_hold_all(low: float, high: float) -> None:
     marks = ticks(low, high)
     assert 2 <= len(marks) <= 7
