@@ -132,12 +132,24 @@ def address(port: int | None = None) -> str:
     return own.url if own else _url(port or 4200)
 
 
+class Again(httpx.HTTPTransport):
+    """Asks again where the server says 503: its SQLite was locked, and nothing was done."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for pause in (0.5, 1, 2, 4, 8, 16):
+            response = super().handle_request(request)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return response
+            response.close()
+            time.sleep(pause)
+        return super().handle_request(request)
+
+
 def client(url: str) -> httpx.Client:
     """Plain HTTP to the API, with the key of a server that asks for one."""
     key = os.environ.get("PREFECT_API_KEY")
-    return httpx.Client(
-        base_url=url, timeout=2 * BUSY_SECONDS, headers={"Authorization": f"Bearer {key}"} if key else {}
-    )
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(base_url=url, timeout=2 * BUSY_SECONDS, headers=headers, transport=Again())
 
 
 def _start_unless_there(url: str, say: Callable[[str], None]) -> None:

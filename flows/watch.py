@@ -3,6 +3,7 @@
 It speaks plain HTTP, because importing Prefect's client takes as long as a run in which everything is cached.
 """
 
+import re
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ SETTLE_SECONDS = 10.0  # task runs reach the API as events, some time after the 
 SILENT_SECONDS = 180  # how long a server that stages leave no time to is put up with
 LAST_LINES = 15
 NEWLINE = "\n"
+PREFIX = re.compile(r"^(Task|Flow) run encountered an exception:? (\w+: )?")  # the message is what matters
 
 
 class Watch:
@@ -77,7 +79,7 @@ class Watch:
             self._explain("the run", self.flow_run, {"flow_run_id": {"any_": [self.run]}})
 
     def _explain(self, name: str, run: dict[str, Any], logs: dict[str, Any]) -> None:
-        message = (run["state"].get("message") or "").strip().partition("\n")[0]
+        message = PREFIX.sub("", run["state"].get("message") or "").strip().partition(NEWLINE)[0]
         self.console.print(Text(f"{run['state_name']}: {name}: {message}", style="red"))
         lines = self._post("/logs/filter", {"logs": logs, "sort": "TIMESTAMP_DESC", "limit": LAST_LINES})
         for line in reversed(lines):

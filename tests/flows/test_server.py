@@ -9,6 +9,7 @@ import threading
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -128,3 +129,27 @@ def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(Unavailable, match="the Prefect server ended while starting: .*log: "):
         servers.ensure_server(port, [].append)
     assert servers.stop("server") is None
+
+
+class Locked(BaseHTTPRequestHandler):
+    """Says 503 twice, then what it was sent."""
+
+    answers: ClassVar = [503, 503, 200]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.answers.pop(0))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_locked_database_is_asked_again() -> None:
+    with HTTPServer(("127.0.0.1", 0), Locked) as busy:
+        threading.Thread(target=busy.serve_forever, daemon=True).start()
+        with servers.client(f"http://127.0.0.1:{busy.server_port}/api") as client:
+            assert client.post("/x", json={"kept": 1}).raise_for_status().json() == {"kept": 1}
+        busy.shutdown()
+    assert Locked.answers == []

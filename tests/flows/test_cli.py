@@ -1,0 +1,231 @@
+"""The tsumugi command as a person uses it: in a checkout of its own, with its own worker, against a real server."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app, main
+from tests.flows.tools import alive, commit, free_port, start, until
+
+ROOT = Path(__file__).parents[2]
+GRAPH = """\
+stages:
+  quick:
+    cmd: echo quick > quick.out && mkdir -p reports/quick && cp figures.json reports/quick/metrics.json
+    deps: [figures.json]
+    meta: {phase: 1}
+    outs: [quick.out]
+    metrics: [reports/quick/metrics.json]
+  slow:
+    cmd: echo $$ > pid.out; echo slow begins; sleep ${slow.seconds} || exit 1; echo done > slow.out
+    meta: {phase: 1}
+    params: [slow]
+    outs: [slow.out]
+"""
+FILES = {
+    "dvc.yaml": GRAPH,
+    "params.yaml": "slow:\n  seconds: 0  # of sleep\n",
+    "presets/tiny.yaml": "# The whole graph, small\nslow: {seconds: 0.1}\n",
+    "presets/bad.yaml": "slow: {secs: 1}\n",
+    "presets/odd.yaml": "slow: {seconds: -1}\n",
+    "figures.json": '{"accuracy": 0.75, "loss": 1}',
+    ".gitignore": "*.out\n__pycache__/\n/runs/\n/reports\n.store\n",
+    "flows/stages/__init__.py": "",
+    "flows/stages/__main__.py": "if '-1' in open('params.yaml').read(): exit('slow.seconds: -1: 0 or more')",
+}
+
+
+@pytest.fixture(scope="module")
+def checkout(blank: Path, server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small project with this one's flows; what it starts is kept apart and stopped."""
+    root = tmp_path_factory.mktemp("person") / "project"
+    shutil.copytree(blank, root)
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    for source in [*(ROOT / "flows").glob("*.py"), ROOT / "prefect.yaml"]:
+        shutil.copy2(source, root / source.relative_to(ROOT))
+    commit(root)
+    yield root
+    call(root, "stop", server)
+
+
+def environment(root: Path, server: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    own = {"PREFECT_HOME": str(root / ".store" / "prefect"), "COLUMNS": "200"}
+    return kept | own | ({"PREFECT_API_URL": server} if server else {})
+
+
+def call(root: Path, command: str, server: str, code: int = 0) -> str:
+    """The output of `tsumugi COMMAND`, which has to exit with this code."""
+    arguments = [sys.executable, "-m", "flows.cli", *command.split()]
+    done = subprocess.run(
+        arguments, cwd=root, env=environment(root, server), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_run_shows_its_page_its_stages_and_its_results_and_then_all_is_cached(checkout: Path, server: str) -> None:
+    said = call(checkout, "run", server)
+    assert re.search(rf"^Run [a-z-]+: {server.removesuffix('/api')}/runs/flow-run/[0-9a-f-]{{36}}$", said, re.M)
+    assert re.search(r"^ Completed  quick  .* s$", said, re.M)
+    assert re.search(r"^quick +accuracy +0\.75 *$", said, re.M)
+    assert re.fullmatch(r"Completed in .* s: 2 Completed", said.splitlines()[-1])
+    (checkout / "reports" / "report.html").touch()
+    again = call(checkout, "run", server)
+    assert re.fullmatch(r"Completed in .* s: 2 Cached", again.splitlines()[-1])
+    assert f"Report: {checkout}/reports/report.html" in again
+
+
+def test_a_preset_runs_in_a_clone(checkout: Path, server: str) -> None:
+    said = call(checkout, "run --preset tiny", server)
+    assert f"Workspace: {checkout}/runs/tiny" in said
+    assert (checkout / "runs" / "tiny" / "slow.out").read_text() == "done\n"
+    assert "seconds: 0.1 # of sleep" in (checkout / "runs" / "tiny" / "params.yaml").read_text()
+    assert said.splitlines()[-1].endswith(": 1 Completed, 1 Restored"), "the other stage comes from the shared cache"
+
+
+def test_a_failed_stage_is_named_with_its_last_lines(checkout: Path, server: str) -> None:
+    (checkout / "params.yaml").write_text("slow: {seconds: many}\n")
+    said = call(checkout, "run", server, code=1)
+    assert re.search(r"^Failed: slow: exit status 1", said, re.M)
+    assert "    slow begins\n" in said
+    assert "invalid time interval" in said
+    assert "Traceback" not in said
+    assert re.fullmatch(r"Failed in .* s: 1 (Cached|Failed), 1 (Cached|Failed)", said.splitlines()[-1])
+
+
+def test_ctrl_c_cancels_the_run_and_ends_its_stage(checkout: Path, server: str) -> None:
+    (checkout / "params.yaml").write_text("slow: {seconds: 600}\n")
+    (checkout / "pid.out").unlink(missing_ok=True)
+    with start("-m", "flows.cli", "run", cwd=checkout, **environment(checkout, server)) as process:
+        pid = int(until(lambda: (checkout / "pid.out").exists() and (checkout / "pid.out").read_text(), 120))
+        assert alive([pid])
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Cancelling the run" in said
+    assert re.fullmatch(r"Cancelled in .*", said.splitlines()[-1])
+    until(lambda: not alive([pid]))
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run --preset tinny", "unknown preset 'tinny' (did you mean tiny?): known are bad, odd, tiny"),
+        ("run --preset bad", "bad.yaml: unknown key slow.secs (did you mean seconds?): params.yaml has seconds"),
+        ("run --preset odd", "slow.seconds: -1: 0 or more"),
+        ("run --data no/such/folder", "DATA=no/such/folder is not a folder: give the one that holds the sets"),
+        ("status", "no Prefect server answers at http://127.0.0.1:9/api: `make run` starts one"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line(
+    checkout: Path, command: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.cli.ROOT", checkout)
+    monkeypatch.setattr("sys.argv", ["tsumugi", *command.split()])
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(SystemExit, match="^2$"):
+        main()
+    assert capsys.readouterr().err == f"tsumugi: {said}\n"
+
+
+def test_presets_are_listed_and_made_for_work_by_hand(checkout: Path, server: str) -> None:
+    assert "tiny        The whole graph, small\n" in call(checkout, "preset", server)
+    assert f"Workspace: {checkout}/runs/tiny" in call(checkout, "preset tiny", server)
+
+
+def test_status_shows_runs_and_schedules_and_stop_ends_the_own_worker_only(checkout: Path, server: str) -> None:
+    said = call(checkout, "status", server)
+    assert re.search(r"^[a-z-]+ +run +Cancelled", said, re.M)
+    assert re.search(r"^[a-z-]+ +daily +Scheduled +\d{4}-\d\d-\d\d 03:00", said, re.M)
+    worker = json.loads((checkout / ".store" / "prefect" / "worker.pid.json").read_text())["pid"]
+    assert call(checkout, "stop", server) == f"Stopped the worker (process {worker})\n"
+    assert not psutil.pid_exists(worker)
+    assert call(checkout, "stop", server) == "Nothing that was started here runs\n"
+    assert "none started here" in call(checkout, "status", server), "the server still answers"
+
+
+def test_help_says_what_each_command_does() -> None:
+    for command in ("run", "stop", "status", "preset"):
+        assert command in CliRunner().invoke(app, ["--help"]).output
+        assert "Usage" in CliRunner().invoke(app, [command, "--help"]).output
+
+
+def begin_long_run(checkout: Path, server: str) -> tuple["subprocess.Popen[str]", int, int]:
+    """`tsumugi run` once it is in its slow stage; the process numbers of the worker and of the stage."""
+    (checkout / "params.yaml").write_text(f"slow: {{seconds: {600 + len(os.listdir(checkout))}}}\n")
+    (checkout / "pid.out").unlink(missing_ok=True)
+    process = start("-m", "flows.cli", "run", cwd=checkout, **environment(checkout, server))
+    stage = int(until(lambda: (checkout / "pid.out").exists() and (checkout / "pid.out").read_text(), 300))
+    worker = json.loads((checkout / ".store" / "prefect" / "worker.pid.json").read_text())["pid"]
+    return process, worker, stage
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_and_flow_are_killed_is_crashed_within_three_minutes(checkout: Path, server: str) -> None:
+    process, worker, stage = begin_long_run(checkout, server)
+    with process:
+        (flow,) = psutil.Process(worker).children()
+        for pid in (worker, flow.pid):
+            os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        until(lambda: not alive([stage]), 30)
+        said, _ = process.communicate(timeout=240)
+    assert time.monotonic() - killed < 180
+    assert process.returncode == 1
+    assert "Crashed: the run: no heartbeat for 90 s" in said
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_is_killed_ends_itself_and_its_stage(checkout: Path, server: str) -> None:
+    process, worker, stage = begin_long_run(checkout, server)
+    with process:
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: not alive([stage]), 60)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+
+
+@pytest.mark.slow
+def test_a_schedule_fires_by_itself_in_a_fresh_clone_and_completes(checkout: Path, server: str) -> None:
+    (checkout / "params.yaml").write_text(FILES["params.yaml"])
+    deployments = (ROOT / "prefect.yaml").read_text()
+    (checkout / "prefect.yaml").write_text(deployments.replace('cron: "0 3 * * *", timezone: UTC', "interval: 20"))
+    try:
+        call(checkout, "run", server)
+        until(lambda: re.search(r"^[a-z-]+ +daily +Completed", call(checkout, "status", server), re.M), 240)
+        assert [(clone / "slow.out").read_text() for clone in (checkout / "runs" / "fresh").iterdir()] == ["done\n"]
+    finally:
+        (checkout / "prefect.yaml").write_text(deployments)  # no run every 20 s from here on
+        call(checkout, "run", server)
+        call(checkout, "stop", server)
+
+
+@pytest.mark.slow
+def test_all_that_run_started_is_gone_after_stop(checkout: Path) -> None:
+    port = free_port()
+    said = call(checkout, f"run --port {port}", server="")
+    assert f"Prefect server: starting at http://127.0.0.1:{port}" in said
+    assert said.splitlines()[-1].startswith("Completed in")
+    home = checkout / ".store" / "prefect"
+    pids = [json.loads((home / f"{name}.pid.json").read_text())["pid"] for name in ("server", "worker")]
+    below = [child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True)]
+    assert len(call(checkout, "stop", server="").splitlines()) == 2
+    assert alive(pids + below) == []
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    assert not list(home.glob("*.pid.json"))
