@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-import webdataset
+from webdataset.compat import WebDataset
 
 from components.data.loader import Loader, Prepared
 from components.data.records import Records, decode_image
@@ -51,7 +51,7 @@ def main() -> None:
         records = Records(folder / "shards" / "train", folder / "index" / "train")
         loader = Loader(Prepared(records, lambda record, _: decode_image(record["image"])), list, 50, seed=0)
         tar = str(folder / "shards" / "train" / "000000.tar")
-        peer = webdataset.WebDataset(tar, shardshuffle=False).decode("torchrgb8").to_tuple("png")
+        peer = WebDataset(tar, shardshuffle=False).decode("torchrgb8").to_tuple("png")
         rates = {
             "memory": rate(lambda: map(decode_image, pictures)),
             "records and loader": rate(lambda: (x for batch in islice(loader(0), COUNT // 50) for x in batch)),
