@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from webdataset.compat import WebDataset
@@ -51,7 +52,7 @@ def main() -> None:
         records = Records(folder / "shards" / "train", folder / "index" / "train")
         loader = Loader(Prepared(records, lambda record, _: decode_image(record["image"])), list, 50, seed=0)
         tar = str(folder / "shards" / "train" / "000000.tar")
-        peer = WebDataset(tar, shardshuffle=False).decode("torchrgb8").to_tuple("png")
+        peer: Any = WebDataset(tar, shardshuffle=False).decode("torchrgb8").to_tuple("png")
         rates = {
             "memory": rate(lambda: map(decode_image, pictures)),
             "records and loader": rate(lambda: (x for batch in islice(loader(0), COUNT // 50) for x in batch)),
