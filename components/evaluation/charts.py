@@ -11,7 +11,7 @@ Number = int | float
 Point = tuple[Number, Number]
 
 TRACK_WIDTH, TRACK_HEIGHT = 260, 30
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 24  # margins of a line chart
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 24  # margins of a line chart
 
 
 def track(value: Number, low: Number, high: Number, floor: Number, chance: Number, whole: bool) -> str:
@@ -68,7 +68,7 @@ def lines(series: Mapping[str, Sequence[Point]], width: int = 320, height: int =
 
 def ticks(low: Number, high: Number, most: int = 5) -> list[Number]:
     """Round numbers, at most `most` + 1, from at or below `low` to at or above `high`."""
-    span = max(high - low, abs(high) * 1e-3, 1e-9)
+    span = max(high - low, abs(high) * 0.02, 1e-9)
     power = 10.0 ** math.floor(math.log10(span / most))
     step = next(step for step in (power * each for each in (1, 2, 2.5, 5, 10, 20)) if span / step <= most - 1)
     first, last = math.floor(low / step), math.ceil(high / step)

@@ -206,6 +206,8 @@ def _panels(curves: list[dict[str, float]]) -> list[dict[str, Any]]:
             for label, key in (("training", name), ("validation", f"valid_{name}"))
         }
         present = {label: points for label, points in series.items() if points}
+        if all(len(points) < 2 for points in present.values()):
+            continue  # one point makes no curve
         panels.append({"title": name, "series": list(present), "chart": Markup(lines(present))})
     return panels
 
