@@ -15,6 +15,4 @@ class VaryConfig:
 
     def __post_init__(self) -> None:
         if self.loudest > self.quietest:
-            raise ValueError(
-                f"loudest ({self.loudest} dB) must not exceed quietest ({self.quietest} dB)"
-            )
+            raise ValueError(f"loudest ({self.loudest} dB) must not exceed quietest ({self.quietest} dB)")
