@@ -5,7 +5,7 @@
 One repository has twenty stages, each with eight folders of code among its inputs, like this project's own stages; one
 has twenty trivial stages; one has four stages that sleep for three seconds. A Prefect server is up before anything is
 timed. `flow` is the flow run in a process that has run one before, as the budgets mean it; `command` adds the start of
-`python -m flows.pipeline`, three quarters of which is the import of Prefect. CPU seconds are those of the process and
+`python -m flows.pipeline`, most of which is the import of Prefect. CPU seconds are those of the process and
 the stages: they hold on a busy machine too, where wall time does not.
 """
 
