@@ -40,4 +40,4 @@ def _main_metrics(reports: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 def _figure(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

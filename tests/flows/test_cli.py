@@ -82,7 +82,7 @@ def test_run_shows_its_page_its_stages_and_its_results_and_then_all_is_cached(ch
     said = call(checkout, "run", server)
     assert re.search(rf"^Run [a-z-]+: {server.removesuffix('/api')}/runs/flow-run/[0-9a-f-]{{36}}$", said, re.M)
     assert re.search(r"^ Completed  quick  .* s$", said, re.M)
-    assert re.search(r"^quick +accuracy +0\.75 *$", said, re.M)
+    assert re.search(r"^quick +accuracy +0\.750 *$", said, re.M)
     assert re.fullmatch(r"Completed in .* s: 2 Completed", said.splitlines()[-1])
     (checkout / "reports" / "report.html").touch()
     again = call(checkout, "run", server)
