@@ -183,9 +183,9 @@ class Schedule:
 
     def _settle(self, name: str) -> None:
         future = self._futures[name]
-        future.wait()  # takes the final state over from the thread that has ended
+        seconds = time.monotonic() - self._begun.pop(name)  # first, because of what wait() may raise
+        future.wait()  # takes over the final state from the thread that has ended, or the SystemExit that ended it
         state = future.state
-        seconds = time.monotonic() - self._begun.pop(name)
         failed = not state.is_completed()
         record = None if failed else self.records[name]
         self.outcomes[name] = Outcome(state.name or state.type.value, reason(state), failed, seconds, record)
