@@ -118,7 +118,7 @@ def test_a_failed_stage_is_named_with_its_last_lines(checkout: Path, server: str
     assert "    slow begins\n" in said
     assert "invalid time interval" in said
     assert "Traceback" not in said
-    assert re.fullmatch(r"Failed in .* s: 1 (Cached|Failed), 1 (Cached|Failed)", said.splitlines()[-1])
+    assert re.fullmatch(r"Failed in .* s: .*1 Failed.*", said.splitlines()[-1])
 
 
 def test_ctrl_c_cancels_the_run_and_ends_its_stage(checkout: Path, server: str) -> None:
