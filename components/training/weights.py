@@ -29,10 +29,10 @@ def copy_weights(tensors: dict[str, Tensor], model: nn.Module, source: object) -
 def differs(tensors: dict[str, Tensor], model: nn.Module) -> str:
     """The first difference in names and shapes between `tensors` and the model; empty when there is none."""
     own = weights(model)
-    for name in own.keys() - tensors.keys():
-        return f"it lacks {name}"
-    for name in tensors.keys() - own.keys():
-        return f"it has {name}, which the model lacks"
+    if missing := next((name for name in own if name not in tensors), None):
+        return f"it lacks {missing}"
+    if foreign := next((name for name in tensors if name not in own), None):
+        return f"it has {foreign}, which the model lacks"
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
             return f"{name} is {list(tensors[name].shape)} there and {list(tensor.shape)} in the model"

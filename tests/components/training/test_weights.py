@@ -44,7 +44,7 @@ def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
     [
         (nn.Linear(3, 4), r"weight is \[2, 3\] there and \[4, 3\] in the model"),
         (nn.Linear(3, 2, bias=False), "it has bias, which the model lacks"),
-        (nn.Sequential(nn.Linear(3, 2)), "it lacks 0.bias"),
+        (nn.Sequential(nn.Linear(3, 2)), "it lacks 0.weight"),
     ],
 )
 def test_another_model_is_refused_in_one_line(tmp_path: Path, other: nn.Module, message: str) -> None:
