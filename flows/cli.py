@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import results, server, workspace
+from flows import leftovers, results, server, workspace
 from flows.deployments import register
 from flows.server import ROOT, Unavailable
 from flows.watch import Watch
@@ -50,8 +50,12 @@ def run(preset: Preset = None, data: Data = None, port: Port = None) -> None:
     """
     folder = _workspace(preset, data)
     workspace.check_parameters(folder)
+    anew = not (server.started("server") or server.started("worker"))
     url = server.ensure_server(port, console.print)
     with server.client(url) as client:
+        if anew and server.started("server"):
+            for name in leftovers.crash(client):
+                console.print(f"Run {name} of an earlier start had lost its process: marked Crashed")
         server.ensure_worker(url, register(client, ROOT))
         deployment = client.get("/deployments/name/roadmap/run").raise_for_status().json()
         wanted = {"parameters": {"repo": str(folder)}, "state": {"type": "SCHEDULED"}, "tags": [preset or "demo"]}
@@ -104,6 +108,11 @@ def preset(
 @app.command()
 def stop() -> None:
     """Stop the server and the worker that were started here, with the runs that they hold; nothing else."""
+    own = server.started("server")
+    if own and server.started("worker"):
+        with server.client(own.url) as client:
+            for run in leftovers.cancel(client):
+                console.print(f"Cancelled run {run}")
     stopped = [process for name in ("worker", "server") if (process := server.stop(name))]
     for process in stopped:
         console.print(f"Stopped the {process.name} (process {process.pid})")

@@ -230,3 +230,26 @@ def test_all_that_run_started_is_gone_after_stop(checkout: Path) -> None:
     with socket.create_server(("127.0.0.1", port)):
         pass
     assert not list(home.glob("*.pid.json"))
+
+
+@pytest.mark.slow
+def test_what_ran_when_the_server_went_away_does_not_block_the_next_run(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_SERVER_API_PORT", str(free_port()))
+    (checkout / "params.yaml").write_text("slow: {seconds: 603}\n")
+    with long_run(checkout, "") as (_, _, stage):
+        said = call(checkout, "stop", server="")
+        assert re.search(r"^Cancelled run [a-z-]+$", said, re.M)
+        until(lambda: alive([stage]) == [], 30)
+    with long_run(checkout, "") as (_, worker, stage):
+        server = json.loads((checkout / ".store/prefect/server.pid.json").read_text())["pid"]
+        for pid in (server, worker):
+            os.killpg(pid, signal.SIGKILL)
+        until(lambda: alive([stage]) == [], 60)
+    (checkout / "params.yaml").write_text("slow: {seconds: 0}\n")
+    said = call(checkout, "run", server="")
+    assert re.search(r"^Run [a-z-]+ of an earlier start had lost its process: marked Crashed$", said, re.M)
+    assert said.splitlines()[-1].startswith("Completed in")
+    call(checkout, "stop", server="")
