@@ -10,9 +10,10 @@ def white(count: int, rng: np.random.Generator) -> np.ndarray:
 
 def pink(count: int, rng: np.random.Generator) -> np.ndarray:
     """float32 [count]: power falls as 1 / frequency, like much of what a microphone hears."""
-    spectrum = np.fft.rfft(white(count, rng))
+    whole = 1 << max(count - 1, 1).bit_length()  # a transform of a prime length takes ten times as long
+    spectrum = np.fft.rfft(white(whole, rng))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1))
-    return np.fft.irfft(spectrum, count).astype(np.float32)
+    return np.fft.irfft(spectrum, whole)[:count].astype(np.float32)
 
 
 def mix(signal: np.ndarray, noise: np.ndarray, ratio: float) -> np.ndarray:
