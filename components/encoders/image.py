@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from components.encoders.encoded import Encoded, Encoder
 from components.encoders.image_config import ImageConfig, TimmConfig
+from components.encoders.initialise import keep_scale
 from components.transformer.stack import Stack
 
 CHANNELS = 3
@@ -26,6 +27,7 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.patch = patch
         self.project = nn.Linear(CHANNELS * patch * patch, width)
+        keep_scale(self)
 
     def forward(self, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b n d"]:
         squares = images.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # b 3 rows p columns p
@@ -43,6 +45,7 @@ class ConvolutionalStem(nn.Sequential):
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
         super().__init__(*layers[:-1])  # the last convolution is the projection to tokens
+        keep_scale(self)
 
     def forward(self, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b n d"]:
         return super().forward(images).flatten(2).transpose(1, 2)
@@ -57,7 +60,7 @@ class ImageEncoder(Encoder):
         self.size = config.size
         self.width = config.transformer.width
         self.stem = STEMS[config.stem](config.patch, self.width)
-        self.stack = Stack(config.transformer, context=(config.size // config.patch) ** 2, scale=0.02)
+        self.stack = Stack(config.transformer, context=(config.size // config.patch) ** 2, scale=0.5)
 
     def forward(self, images: Float[Tensor, "b 3 y x"]) -> Encoded:
         """images: values from 0 to 1, config.size squared; ValueError for another size."""

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from components.encoders.encoded import Encoded, Encoder, mean_of_real
+from components.encoders.initialise import keep_scale
 from components.encoders.speech_config import FeaturesConfig, MaskingConfig, SpeechConfig
 from components.transformer.stack import Stack
 
@@ -79,6 +80,7 @@ class Front(nn.Module):
         for _ in range(halvings):
             mels = halved(mels)
         self.project = nn.Linear(channels * mels, width)
+        keep_scale(self)
 
     def forward(
         self, features: Float[Tensor, "b frames mels"], mask: Bool[Tensor, "b frames"]
