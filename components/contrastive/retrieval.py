@@ -47,12 +47,8 @@ def both_ways(
 
 
 def beats_distractors(
-    queries: Float[Tensor, "n space"],
-    right: Float[Tensor, "n space"],
-    distractors: Float[Tensor, "n k space"],
-    real: Bool[Tensor, "n k"],
-) -> Bool[Tensor, " n"]:
-    """Whether each query's right item scores above all of its own distractors. real: False where a list is padded."""
+    queries: Float[Tensor, "n space"], right: Float[Tensor, "n space"], distractors: Float[Tensor, "n k space"]
+) -> Bool[Tensor, "n k"]:
+    """Whether each query's right item scores above each of its own distractors."""
     own = (queries.float() * right.float()).sum(-1, keepdim=True)
-    others = torch.einsum("nd,nkd->nk", queries.float(), distractors.float())
-    return ((own > others) | ~real).all(1)
+    return own > torch.einsum("nd,nkd->nk", queries.float(), distractors.float())

@@ -1,7 +1,7 @@
 """How the layers that make tokens begin: what goes in with a scale near one comes out with a scale near one.
 
-Torch's default lets each layer shrink its input to about a third or less. Three convolutions later the tokens are drowned by what
-the first attention adds to all of them alike, and a picture encoder learns several times slower.
+Torch's default lets each layer shrink its input to about a third or less. Three convolutions later the tokens drown in
+what the first attention adds to all of them alike, and a picture encoder learns several times slower.
 """
 
 from torch import nn
@@ -15,4 +15,5 @@ def keep_scale(module: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             gain = "relu" if isinstance(layer, nn.Conv2d) else "linear"
             nn.init.kaiming_normal_(layer.weight, nonlinearity=gain)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

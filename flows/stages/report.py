@@ -52,10 +52,11 @@ METRICS = {
     "recall@1_text_to_picture": Metric(
         "Text to picture, recall@1", "the reverse: share of captions that find their own picture first."
     ),
-    "changed_attribute_choice": Metric(
+    "changed_attribute": Metric(
         "Choice, one attribute changed",
-        "share of pictures whose caption beats all copies of it in which one shape, colour, size or place was changed.",
+        "share of copies of the caption, each with one shape, colour, size or place changed, that the caption beats.",
     ),
+    "changed_attribute_all": Metric("Choice among all of these", "share of pictures whose caption beats every one."),
     "bits_per_byte": Metric(
         "Bits per byte",
         "what the model needs to write unseen text down, over the text's bytes; lower is better, and tokenizers of any "

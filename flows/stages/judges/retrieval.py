@@ -83,13 +83,15 @@ def judge(model: Embeds, data: Splits, samples: int, seed: int, caption: str, ca
         recall("recall@1", texts, floor_texts),
         recall("recall@1_text_to_picture", pictures, floor_pictures),
     ]
-    if own.changed is not None and floor.changed is not None:
-        right, floor_right = (_choices(pairs, vectors) for vectors in (own, floor))
-        interval = bootstrap(right, samples=samples, seed=seed)
-        chance = 1 / (1 + own.changed.shape[1])
-        results.append(
-            Result("changed_attribute_choice", "higher", interval, float(floor_right.mean()), chance, len(right))
-        )
+    beaten, floor_beaten = (_beaten(pairs, vectors) for vectors in (own, floor))
+    if beaten.size:
+        for name, chance, choose in (
+            ("changed_attribute", 1 / 2, np.mean),
+            ("changed_attribute_all", 1 / (1 + beaten.shape[1]), np.all),
+        ):
+            right, floor_value = choose(beaten, axis=1), float(choose(floor_beaten, axis=1).mean())
+            interval = bootstrap(right, samples=samples, seed=seed)
+            results.append(Result(name, "higher", interval, floor_value, chance, len(right)))
     return Judgement(results, *_show(pairs, own))
 
 
@@ -134,11 +136,11 @@ def _pictures_found(pairs: Pairs, vectors: Vectors) -> np.ndarray:
     return ranks(vectors.captions, vectors.images[pairs.first], each, each).numpy()
 
 
-def _choices(pairs: Pairs, vectors: Vectors) -> np.ndarray:
-    """Bool [n]: whether the own caption beats all of its changed ones."""
-    assert vectors.changed is not None
-    real = torch.ones(vectors.changed.shape[:2], dtype=torch.bool)
-    return beats_distractors(vectors.images, vectors.captions[pairs.groups], vectors.changed, real).numpy()
+def _beaten(pairs: Pairs, vectors: Vectors) -> np.ndarray:
+    """Bool [n, k]: whether the own caption beats each of its changed ones; empty where there are none."""
+    if vectors.changed is None:
+        return np.empty((len(pairs.records), 0), bool)
+    return beats_distractors(vectors.images, vectors.captions[pairs.groups], vectors.changed).numpy()
 
 
 def _show(pairs: Pairs, vectors: Vectors) -> tuple[Any, list[dict[str, Any]]]:

@@ -55,7 +55,5 @@ def test_own_distractors():
     queries = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     right = torch.tensor([[0.9, 0.0], [0.5, 0.0], [0.0, 0.5]])
     distractors = torch.tensor([[[0.8, 9.0], [0.1, 0.0]], [[0.4, 0.0], [0.6, 0.0]], [[0.0, 0.5], [0.0, 0.0]]])
-    everything = torch.ones(3, 2, dtype=torch.bool)
-    assert beats_distractors(queries, right, distractors, everything).tolist() == [True, False, False]  # a tie loses
-    padded = torch.tensor([[True, True], [True, False], [False, True]])
-    assert beats_distractors(queries, right, distractors, padded).tolist() == [True, True, True]
+    beaten = beats_distractors(queries, right, distractors)
+    assert beaten.tolist() == [[True, True], [True, False], [False, True]]  # a tie loses

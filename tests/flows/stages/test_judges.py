@@ -146,17 +146,17 @@ class Words(Towers):
 
 def test_retrieval_of_a_perfect_model() -> None:
     judgement = retrieval.judge(Towers(0.0), splits(picture, "image", []), 200, 0, "text", 5)
-    forth, back, choice = judgement.results
-    assert forth.interval.value == back.interval.value == choice.interval.value == 1
-    assert (forth.chance, choice.chance) == (1 / 5, 1 / 3)
+    forth, back, choice, every = judgement.results
+    assert [result.interval.value for result in judgement.results] == [1, 1, 1, 1]
+    assert (forth.chance, back.chance, choice.chance, every.chance) == (1 / 5, 1 / 5, 1 / 2, 1 / 3)
     assert 0.3 < forth.floor <= 1
     assert judgement.samples[0]["found"][0] == judgement.samples[0]["caption"]
 
 
 def test_retrieval_by_words_alone_falls_for_exchanged_ones() -> None:
     """Colours exchanged give the same bag of words, and a tie counts against the model."""
-    forth, _, choice = retrieval.judge(Words(0.0), splits(picture, "image", []), 200, 0, "text", 99).results
-    assert choice.interval.value == 0
+    forth, _, choice, every = retrieval.judge(Words(0.0), splits(picture, "image", []), 200, 0, "text", 99).results
+    assert (choice.interval.value, every.interval.value) == (1 / 2, 0)
     assert forth.interval.value < 0.6
 
 
