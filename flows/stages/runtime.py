@@ -7,6 +7,7 @@ parameters alone, since bits depend on them.
 
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -83,9 +84,8 @@ class Stage:
             ),
             "packages": _digest(json.dumps(_loaded_versions(), sort_keys=True).encode()),
         }
-        store = (
-            (self.root / ".store").resolve() / "checkpoints" / str(self)
-        )  # resolved: a link to a missing folder is made, too
+        # resolved: a link to a missing folder is made, too
+        store = (self.root / ".store").resolve() / "checkpoints" / str(self)
         folder = store / _digest(*(value.encode() for value in parts.values()))
         others = sorted(store.glob("*/key.json"), key=lambda path: path.parent.stat().st_mtime, reverse=True)
         if not (folder / "key.json").exists():
@@ -96,7 +96,7 @@ class Stage:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / "key.json", json.dumps(parts, indent=2) + "\n")
         for old in [path.parent for path in others if path.parent != folder][KEPT - 1 :]:
-            shutil.rmtree(old, ignore_errors=True)  # another clone may prune it at the same time
+            _prune(old)
         return folder
 
 
@@ -224,6 +224,16 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _prune(folder: Path) -> None:
+    """Remove a folder of checkpoints, but not under a process that trains there (components/training/checkpoint.py)."""
+    try:
+        with open(folder / "lock", "w") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+    except OSError:  # it is held, or another clone prunes it at the same time
+        pass
 
 
 def _line(status: int, message: str) -> int:

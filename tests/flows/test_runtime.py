@@ -198,6 +198,21 @@ def test_old_checkpoints_go_and_the_newest_stay() -> None:
     assert folders[-1].exists()
 
 
+def test_checkpoints_stay_under_a_process_that_trains_there() -> None:
+    first = Stage("job", "a", Params(steps=1)).checkpoints([])
+    hold = f"import fcntl; fcntl.lockf(open({str(first / 'lock')!r}, 'w'), fcntl.LOCK_EX); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"held\n"
+        os.utime(first, (1, 1))
+        for steps in range(2, 6):
+            Stage("job", "a", Params(steps=steps)).checkpoints([])
+        assert first.exists()
+        other.communicate(b"\n")
+    os.utime(first, (1, 1))
+    Stage("job", "a", Params(steps=6)).checkpoints([])
+    assert not first.exists()
+
+
 def test_clones_share_the_store_by_a_link(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clone = here / "clone"
     clone.mkdir()
