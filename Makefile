@@ -45,7 +45,7 @@ clean: setup ## remove the clones under runs/ and the tools' caches; data, model
 	@$(python) -m flows.cli stop
 	rm -rf runs .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-pictures: setup browser ## docs/pictures anew, from the last run's page and its report
+pictures: setup browser ## docs/pictures anew, from a run's page and its report
 	@$(python) docs/pictures.py
 
 browser: # for pictures and browser tests; not needed to run anything

@@ -200,8 +200,9 @@ def test_old_checkpoints_go_and_the_newest_stay() -> None:
 
 def test_checkpoints_stay_under_a_process_that_trains_there() -> None:
     first = Stage("job", "a", Params(steps=1)).checkpoints([])
-    hold = f"import fcntl; fcntl.lockf(open({str(first / 'lock')!r}, 'w'), fcntl.LOCK_EX); print('held', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True)"
+    command = [sys.executable, "-c", f"{hold}; input()", str(first / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout and other.stdout.readline() == b"held\n"
         os.utime(first, (1, 1))
         for steps in range(2, 6):
