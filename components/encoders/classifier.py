@@ -4,17 +4,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from components.encoders.encoded import Encoded, Encoder
+from components.encoders.initialise import keep_scale
 
 
 class ClassHead(nn.Module):
-    """Starts at zero, so that training starts from equal chances whatever the encoder's scale."""
+    """Starts small but not at zero: through weights of zero the encoder would learn nothing at first, and long slowly."""
 
     def __init__(self, width: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(width, classes)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        keep_scale(self)
 
     def forward(self, pooled: Float[Tensor, "b d"]) -> Float[Tensor, "b classes"]:
         return self.project(self.dropout(pooled))
