@@ -8,7 +8,7 @@ from components.encoders.initialise import keep_scale
 
 
 class ClassHead(nn.Module):
-    """Starts small but not at zero: through weights of zero the encoder would learn nothing at first, and long slowly."""
+    """Starts small but not at zero: through weights of zero the encoder would learn nothing at first, then slowly."""
 
     def __init__(self, width: int, classes: int, dropout: float) -> None:
         super().__init__()
