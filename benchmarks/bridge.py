@@ -24,6 +24,8 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environment import environment
+
 STAGES = 20
 BUDGETS = {  # on two cores: (unit, figure, whether it is the least)
     "up to date: flow over reading the graph": ("s", 1.5, False),
@@ -182,7 +184,10 @@ def main() -> None:
         bound = "at least" if least else "at most"
         print(f"{name:46} {wall:6.2f}  {used:6.2f} {unit}   {bound} {budget:g} {unit}: {holds}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"cost": found, "figures": figures}, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps({"environment": environment("dvc", "prefect"), "cost": found, "figures": figures}, indent=2)
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

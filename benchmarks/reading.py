@@ -1,13 +1,13 @@
 """Reading small pictures in one process: pictures a CPU second, and ratios. Takes about 20 s.
 
-    python benchmarks/reading.py [--json]
+    python -m benchmarks.reading [--json FILE]
 
 The same 64 x 64 PNGs as tensors: from memory (the limit), by records and loader (shuffled), and by webdataset's own
 decoding (in order). To reach: 2x webdataset, 0.8x memory.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from webdataset.compat import WebDataset
 
+from benchmarks.environment import environment
 from components.data.loader import Loader, Prepared
 from components.data.records import Records, decode_image
 from components.data.shards import Record, ShardWriter
@@ -39,6 +40,9 @@ def rate(read: Callable[[], Iterable]) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     pictures = [draw(scene, 64, details(scene, "pictures")) for scene in scenes(0, "train", COUNT)]
     with tempfile.TemporaryDirectory() as name:
@@ -63,11 +67,11 @@ def main() -> None:
         {"reader": name, "per_second": round(value), "own_over_it": round(own / value, 2)}
         for name, value in rates.items()
     ]
-    if "--json" in sys.argv:
-        print(json.dumps(rows))
-        return
     for row in rows:
         print(f"{row['reader']:20} {row['per_second']:>7,} a second   own / it {row['own_over_it']:.2f}")
+    if arguments.json:
+        result = {"environment": environment("torch", "webdataset"), "rates": rows}
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ These are DVC's internals: its version is pinned, and the tests compare with `dv
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -27,7 +26,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dvc.dvcfile import Lockfile, SingleStageFile
+from dvc.dvcfile import SingleStageFile
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
@@ -35,6 +34,7 @@ from dvc.scm import SCMError
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.cache import RunCacheNotFoundError, RunCacheNotSupported
 from dvc.stage.run import _enforce_cmd_list, _make_cmd, get_executable, prepare_kwargs
+from dvc.utils.serialize import dump_yaml
 
 from flows.command import Command, Lines
 from flows.definitions import Definitions, lock_path
@@ -288,24 +288,23 @@ class Bridge:
     def _dump(self, stage: Stage) -> None:
         """What stage.dump() writes, but beside and then moved into place: DVC rewrites the file where it is."""
         if isinstance(stage, PipelineStage):
-            target, kind = lock_path(stage.dvcfile), Lockfile  # pyright: ignore
+            known = self._definitions.hold(stage)
+            document = self._definitions.locked_with(stage)
+            self._replace(lock_path(stage.dvcfile), lambda draft: dump_yaml(draft, document))  # pyright: ignore
+            if known:
+                self._definitions.wrote(stage, document)
         else:
-            target, kind = stage.path, SingleStageFile
-        known = isinstance(stage, PipelineStage) and self._definitions.hold(stage)
+            self._replace(stage.path, lambda draft: SingleStageFile(self.repo, draft, verify=False).dump(stage))
+
+    def _replace(self, target: str, write: Callable[[str], None]) -> None:
         draft = os.path.join(self.repo.tmp_dir, f"{os.path.basename(target)}.draft")  # pyright: ignore
-        with suppress(FileNotFoundError):
-            os.unlink(draft)  # of a process that was killed
         try:
-            if os.path.exists(target):
-                shutil.copy2(target, draft)
-            kind(self.repo, draft, verify=False).dump(stage)
+            write(draft)
             with open(draft, "rb+") as written:
                 os.fsync(written.fileno())
             os.replace(draft, target)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(draft)
-        if known:
-            self._definitions.wrote(stage)  # pyright: ignore
         self.repo.scm_context.files_to_track.discard(os.path.relpath(draft))
         self.repo.scm_context.track_file(os.path.relpath(target))

@@ -41,6 +41,7 @@ class Locks:
 
     def __init__(self, repo: Repo, log: Callable[[str], None]) -> None:
         assert repo.tmp_dir
+        self._config = repo.config
         self.cancelled = threading.Event()
         self._repo = repo
         self._log = log
@@ -62,6 +63,7 @@ class Locks:
         while True:
             try:
                 with self._mutex, lock_repo(self._repo):
+                    self._repo.__dict__["config"] = self._config  # or DVC reads four files again, each time
                     return work()
             except LockError as error:
                 self.say(f"waiting for another DVC process: {one_line(error)} ({self._holder()})")

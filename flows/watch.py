@@ -64,7 +64,7 @@ class Watch:
 
     def summary(self) -> str:
         """One line: how the run ended, and how many stages ended how."""
-        counts = Counter(task["state_name"] for task in self.tasks.values())
+        counts = Counter(sorted(task["state_name"] for task in self.tasks.values()))
         stages = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no stage"
         return f"{self.flow_run['state_name']} in {_clock(time.monotonic() - self._begin)}: {stages}"
 

@@ -394,3 +394,31 @@ def test_the_records_hold_what_dvc_lock_holds(make: Make) -> None:
         (stage,) = repo.stage.collect("second")
         expected = {str(item): item.hash_info.value for item in (*stage.deps, *stage.outs)}
         assert {file.path: file.hash for file in b.known("second").files} == expected
+
+
+AWKWARD = {
+    "params.yaml": "deep: {list: [1, 2.50, null, true, 'no'], text: '番号: 5', empty: ''}\nlong: " + "word " * 40,
+    "in.txt": "aa\n",
+    "dvc.yaml": """\
+stages:
+  lines: {cmd: "cat in.txt > lines.txt\\n\\n  echo two: '#' >> lines.txt\\n", deps: [in.txt], outs: [lines.txt]}
+  long: {cmd: "echo ${long} > 'ちょう い.txt'", deps: [lines.txt], params: [deep, long], outs: ["ちょう い.txt"]}
+  list: {cmd: [echo a > a.txt, "echo ': b' > b.txt"], deps: [in.txt], outs: [a.txt, b.txt]}
+""",
+}
+
+
+def test_dvc_lock_is_written_as_dvc_writes_it_to_the_byte(make: Make) -> None:
+    mine, theirs = make(AWKWARD, "mine"), make(AWKWARD, "theirs")
+    for text in ("bb\n", "cc\n"):
+        for root in (mine, theirs):
+            (root / "in.txt").write_text(text)
+        with bridge(mine) as b:
+            assert [settle(b, name) for name in ("lines", "long", "list")] == [Outlook.RUN] * 3
+        for name in ("lines", "long", "list"):
+            subprocess.run(["dvc", "repro", "-q", "-s", name], cwd=theirs, check=True)
+        lock = (theirs / "dvc.lock").read_text()
+        assert (mine / "dvc.lock").read_text() == lock
+        for root in (mine, theirs):
+            (root / "dvc.lock").write_text(lock.replace("stages:", "# by hand\nstages:"))
+    assert "# by hand" in lock  # it came through the second round
