@@ -162,7 +162,8 @@ def merge_preset(root: Path, overlay: Path) -> Any:
     stages = _read_yaml(root / "dvc.yaml").get("stages") or {}
     entries = {stage["foreach"].strip("${} ") for stage in stages.values() if isinstance(stage.get("foreach"), str)}
     merged = _read_yaml(root / "params.yaml")
-    _merge(merged, _read_yaml(overlay) or {}, (), entries, overlay.name)
+    changes = YAML(typ="safe").load(overlay.read_text()) or {}  # anchors and merged keys as the values they stand for
+    _merge(merged, changes, (), entries, overlay.name)
     return merged
 
 
@@ -191,6 +192,7 @@ def _yaml() -> YAML:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 120
+    yaml.representer.ignore_aliases = lambda _: True  # what stands in two places is written in both
     return yaml
 
 

@@ -19,11 +19,15 @@ FLOOR = 1e-6  # power below which a band counts as silent (16-bit sound's own no
 
 
 class LogMel(nn.Module):
-    """Waveforms to log-mel features, each band of each utterance with mean 0 and variance 1 over its real frames."""
+    """Waveforms to log-mel features; an utterance, or each band of it, has mean 0 and variance 1 over its real frames.
+
+    By bands, the microphone's colour goes, and with it the vowel of an utterance as short as a word: `whole` keeps it.
+    """
 
     def __init__(self, config: FeaturesConfig) -> None:
         super().__init__()
         self.hop = round(config.hop * config.rate)
+        self.over = (1, 2) if config.normalise == "whole" else (1,)
         window = round(config.window * config.rate)
         self.mel = torchaudio.transforms.MelSpectrogram(
             config.rate,
@@ -46,9 +50,9 @@ class LogMel(nn.Module):
             features = self.mel(waveforms.float()).clamp(min=FLOOR).log().transpose(1, 2)
             mask = mask_of(self.frames(lengths), features.shape[1])
             real = mask.unsqueeze(-1)
-            count = real.sum(1, keepdim=True)
-            centred = (features - (features * real).sum(1, keepdim=True) / count) * real
-            deviation = (centred.square().sum(1, keepdim=True) / count).sqrt()
+            count = real.expand_as(features).sum(self.over, keepdim=True)
+            centred = (features - (features * real).sum(self.over, keepdim=True) / count) * real
+            deviation = (centred.square().sum(self.over, keepdim=True) / count).sqrt()
             return centred / (deviation + 1e-3), mask
 
 

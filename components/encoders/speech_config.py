@@ -16,6 +16,7 @@ class FeaturesConfig:
     window: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.025  # seconds a frame looks at
     hop: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.010  # seconds from frame to frame
     mels: Annotated[int, Interval(ge=8, le=256)] = 80  # bands on the mel scale
+    normalise: Literal["bands", "whole"] = "bands"  # what has mean 0 and variance 1; whole: for single words
 
     def __post_init__(self) -> None:
         if self.window < self.hop:

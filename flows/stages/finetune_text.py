@@ -37,6 +37,7 @@ class Params:
     dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.1  # share of features zeroed: encoder and pooled vector
     hidden: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0  # share of a text's tokens that training hides
     smoothing: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0  # probability spread evenly over all classes
+    agreement: Annotated[float, Interval(ge=0.0, le=100.0)] = 0.0  # weight of R-Drop; above 0 each text is read twice
     threads: Annotated[int, Interval(ge=1)] = 1
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -51,18 +52,27 @@ def cost(params: Params) -> str:
 
 
 class ClassifyTexts:
-    """Cross-entropy on labels; accuracy on the validation split."""
+    """Cross-entropy on labels, with R-Drop; accuracy on the validation split.
+
+    R-Drop (Liang et al. 2021, "R-Drop: Regularized dropout for neural networks", eq. 4) reads each text twice: what two
+    draws of dropout make of it shall agree. The paper's alpha is twice `agreement`, as it adds the two cross-entropies.
+    """
 
     better: Literal["higher"] = "higher"
 
-    def __init__(self, model: "Classifier", valid: "Loader", smoothing: float) -> None:
-        self.model, self.valid, self.smoothing = model, valid, smoothing
+    def __init__(self, model: "Classifier", valid: "Loader", smoothing: float, agreement: float) -> None:
+        self.model, self.valid, self.smoothing, self.agreement = model, valid, smoothing, agreement
 
     def loss(self, batch: "LabelledBatch") -> tuple["Tensor", dict[str, Any]]:
         import torch.nn.functional as F
 
-        logits = self.model(batch.ids, batch.mask).float()
-        return F.cross_entropy(logits, batch.labels, label_smoothing=self.smoothing), {}
+        readings = 2 if self.agreement else 1
+        mask = None if batch.mask is None else batch.mask.repeat(readings, 1)
+        logits = self.model(batch.ids.repeat(readings, 1), mask).float()
+        loss = F.cross_entropy(logits, batch.labels.repeat(readings), label_smoothing=self.smoothing)
+        if self.agreement:
+            loss = loss + self.agreement * divergence(*logits.log_softmax(1).chunk(2))
+        return loss, {}
 
     def validate(self) -> dict[str, float]:
         import torch.nn.functional as F
@@ -78,6 +88,11 @@ class ClassifyTexts:
             loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
             count += len(batch.labels)
         return {"accuracy": right / count, "loss": loss / count}
+
+
+def divergence(first: "Tensor", second: "Tensor") -> "Tensor":
+    """Mean of the two Kullback-Leibler divergences between log-probabilities [n, classes], mean over n."""
+    return ((first.exp() - second.exp()) * (first - second)).sum(1).mean() / 2
 
 
 class TextClassifier:
@@ -155,7 +170,9 @@ def run(params: Params, stage: Stage) -> None:
         learned, collate_labelled, config.batch_size, config.seed, config.workers, lengths=learned.rows.lengths
     )
     model = Classifier(pretrained.encoder, len(train.classes), params.dropout).to(params.device)
-    task = ClassifyTexts(model, Loader(examples(valid), collate_labelled, 64, config.seed), params.smoothing)
+    task = ClassifyTexts(
+        model, Loader(examples(valid), collate_labelled, 64, config.seed), params.smoothing, params.agreement
+    )
     inputs = [before, *(folder / split for folder in (shards, index) for split in ("train", "valid"))]
     history = fit(task, batches, config, checkpoints=stage.checkpoints(inputs))
     about = {"encoder": asdict(encoder), "vocabulary": about["vocabulary"], "classes": train.classes}

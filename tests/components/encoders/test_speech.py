@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,6 +35,18 @@ def test_features_are_normalised_over_real_frames_and_zero_after():
     for row, real in zip(features, mask, strict=True):
         torch.testing.assert_close(row[real].mean(0), torch.zeros(40), atol=1e-4, rtol=0)
         torch.testing.assert_close(row[real].std(0, correction=0), torch.ones(40), atol=1e-2, rtol=0)
+        assert not row[~real].any()
+
+
+def test_a_whole_utterance_keeps_the_shape_of_its_spectrum():
+    whole = LogMel(replace(FEATURES, normalise="whole"))
+    waveforms, lengths = sounds(8000, 3001)
+    features, mask = whole(waveforms, lengths)
+    power = whole.mel(waveforms).log().transpose(1, 2)
+    for row, real, raw in zip(features, mask, power, strict=True):
+        torch.testing.assert_close(
+            row[real], (raw[real] - raw[real].mean()) / raw[real].std(correction=0), atol=1e-2, rtol=0
+        )
         assert not row[~real].any()
 
 

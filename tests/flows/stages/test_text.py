@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from components.data.text import LabelledBatch
 from components.data.tokenizer import EOS
 from flows.stages import finetune_text, ingest, pretrain_text, runtime, tokenizer, train_decoder, validate
 from flows.stages.runtime import execute
@@ -115,6 +116,32 @@ def test_finetuning_learns_an_order_that_no_bag_of_words_shows(pretrained: Path)
     assert chances.shape == (4, 2)
     assert chances.sum(1) == pytest.approx(1.0, abs=1e-5)
     assert [model.classes[best] for best in chances[:3].argmax(1)] == ["True", "False", "True"]
+
+
+def test_divergence_is_the_mean_of_both_directions() -> None:
+    first, second = (torch.randn(5, 4, generator=torch.Generator().manual_seed(i)).log_softmax(1) for i in (0, 1))
+    both = [
+        torch.nn.functional.kl_div(a, b, log_target=True, reduction="batchmean")
+        for a, b in ((first, second), (second, first))
+    ]
+    torch.testing.assert_close(finetune_text.divergence(first, second), (both[0] + both[1]) / 2)
+
+
+def test_agreement_costs_nothing_where_no_dropout_disagrees(pretrained: Path) -> None:
+    """And the gradient is that of the labels alone, but for rounding."""
+    model = finetune_text.load(Path("models/finetune_text/order"), torch.device("cpu")).model
+    batch = LabelledBatch(torch.randint(6, 200, (4, 9)), torch.ones(4, 9, dtype=torch.bool), torch.tensor([0, 1, 1, 0]))
+    losses = [finetune_text.ClassifyTexts(model, [], 0.1, weight).loss(batch)[0] for weight in (0.0, 3.0)]  # type: ignore[arg-type]
+    torch.testing.assert_close(losses[0], losses[1])
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    model.train()
+    torch.manual_seed(0)
+    apart = finetune_text.ClassifyTexts(model, [], 0.1, 3.0).loss(batch)[0]  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    labels = finetune_text.ClassifyTexts(model, [], 0.1, 1e-9).loss(batch)[0]  # type: ignore[arg-type]
+    assert apart > labels
 
 
 def test_finetuning_starts_from_the_pretrained_encoder(pretrained: Path, project: Path) -> None:
