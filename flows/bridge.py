@@ -9,7 +9,7 @@ the command between them under none:
     run      the commands, each under the supervisor.
     finish   the inputs must still have their hashes; then outputs go to the cache and the entry to dvc.lock.
 
-dvc.lock has one writer, which puts a new file in place of the old one: a full disk or a kill leaves the old one whole.
+dvc.lock has one writer (definitions.py), which puts a new file in place of the old one.
 These are DVC's internals: its version is pinned, and the tests compare with `dvc repro`.
 """
 
@@ -26,18 +26,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dvc.dvcfile import SingleStageFile
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.scm import SCMError
-from dvc.stage import PipelineStage, Stage
+from dvc.stage import Stage
 from dvc.stage.cache import RunCacheNotFoundError, RunCacheNotSupported
 from dvc.stage.run import _enforce_cmd_list, _make_cmd, get_executable, prepare_kwargs
-from dvc.utils.serialize import dump_yaml
 
 from flows.command import Command, Lines
-from flows.definitions import Definitions, lock_path
+from flows.definitions import Definitions
 from flows.graph import Node, Record, Refused, is_command, one_line, read
 from flows.locks import BROKEN, Cancelled, Locks
 
@@ -192,7 +190,7 @@ class Bridge:
                 stage.checkout()
                 return
         stage.run()
-        self._dump(stage)
+        self._definitions.write(stage)
 
     def run(self, work: Work, log: Log, timeout: float | None = None, devices: Iterable[str] = ()) -> None:
         """Run the commands one after the other, their lines to log.
@@ -283,28 +281,4 @@ class Bridge:
             if not uncached:
                 self.repo.stage_cache.save(stage)
             stage.commit()
-            self._dump(stage)
-
-    def _dump(self, stage: Stage) -> None:
-        """What stage.dump() writes, but beside and then moved into place: DVC rewrites the file where it is."""
-        if isinstance(stage, PipelineStage):
-            known = self._definitions.hold(stage)
-            document = self._definitions.locked_with(stage)
-            self._replace(lock_path(stage.dvcfile), lambda draft: dump_yaml(draft, document))  # pyright: ignore
-            if known:
-                self._definitions.wrote(stage, document)
-        else:
-            self._replace(stage.path, lambda draft: SingleStageFile(self.repo, draft, verify=False).dump(stage))
-
-    def _replace(self, target: str, write: Callable[[str], None]) -> None:
-        draft = os.path.join(self.repo.tmp_dir, f"{os.path.basename(target)}.draft")  # pyright: ignore
-        try:
-            write(draft)
-            with open(draft, "rb+") as written:
-                os.fsync(written.fileno())
-            os.replace(draft, target)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(draft)
-        self.repo.scm_context.files_to_track.discard(os.path.relpath(draft))
-        self.repo.scm_context.track_file(os.path.relpath(target))
+            self._definitions.write(stage)

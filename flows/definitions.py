@@ -1,4 +1,4 @@
-"""DVC's objects of single stages, fresh each time, without parsing the same YAML for each step of each stage.
+"""DVC's objects of single stages, read and recorded without parsing the same YAML for each step of each stage.
 
 To load one stage DVC reads and validates the whole dvc.yaml and dvc.lock, and to record one it parses dvc.lock again
 with the slow parser that keeps comments: with twenty stages half of all the time that a run takes. Here the parsed
@@ -7,15 +7,17 @@ them; what this process writes to dvc.lock is noted in the kept one as well.
 """
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dvc.dvcfile import PROJECT_FILE, ProjectFile
+from dvc.dvcfile import PROJECT_FILE, ProjectFile, SingleStageFile
 from dvc.repo import Repo
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.utils import parse_target
-from dvc.utils.serialize import parse_yaml_for_update
+from dvc.utils.serialize import dump_yaml, parse_yaml_for_update
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
@@ -56,29 +58,44 @@ class Definitions:
             self._kept[path] = kept
         return kept.file.stages[stage]
 
-    def locked_with(self, stage: PipelineStage) -> dict[str, Any]:
-        """All that dvc.lock is to hold when the stage is recorded, as DVC's `Lockfile.dump` puts it together."""
+    def write(self, stage: Stage) -> None:
+        """Record what the stage is now, in dvc.lock or its .dvc file, to the byte as DVC would write it.
+
+        A new file takes the place of the old one: a full disk or a kill leaves the old one whole.
+        """
+        if not isinstance(stage, PipelineStage):
+            self._replace(stage.path, lambda draft: SingleStageFile(self._repo, draft, verify=False).dump(stage))
+            return
         kept = self._kept.get(stage.path)
+        if kept and kept.signature != kept.sign():
+            kept = None  # others have changed the files: load() will read them again
+        document = self._document(stage, kept)
+        self._replace(lock_path(stage.dvcfile), lambda draft: dump_yaml(draft, document))  # pyright: ignore
+        if kept:
+            kept.file.stages._lockfile_data[stage.name] = document["stages"][stage.name]
+            kept.lock, kept.signature = document, kept.sign()
+
+    def _document(self, stage: PipelineStage, kept: Kept | None) -> dict[str, Any]:
+        """All that dvc.lock is to hold, as DVC's `Lockfile.dump` puts it together."""
         document = None
-        if kept and kept.signature == kept.sign():
-            document, kept.lock = kept.lock, None  # until it has been written: see wrote()
-        if document is None:
-            path = lock_path(stage.dvcfile)  # pyright: ignore
-            document = _parse(path) or {"schema": "2.0"}
+        if kept:
+            document, kept.lock = kept.lock, None  # it is the file's again when it has been written
+        document = document or _parse(lock_path(stage.dvcfile)) or {"schema": "2.0"}  # pyright: ignore
         document.setdefault("stages", {})[stage.name] = to_single_stage_lockfile(stage)
         return document
 
-    def hold(self, stage: PipelineStage) -> bool:
-        """Whether what is kept of the stage's files is what they hold."""
-        kept = self._kept.get(stage.path)
-        return kept is not None and kept.signature == kept.sign()
-
-    def wrote(self, stage: PipelineStage, document: dict[str, Any]) -> None:
-        """Take over what was just written to dvc.lock for this stage."""
-        kept = self._kept[stage.path]
-        kept.file.stages._lockfile_data[stage.name] = document["stages"][stage.name]
-        kept.lock = document
-        kept.signature = kept.sign()
+    def _replace(self, target: str, write: Callable[[str], None]) -> None:
+        draft = os.path.join(self._repo.tmp_dir, f"{os.path.basename(target)}.draft")  # pyright: ignore
+        try:
+            write(draft)
+            with open(draft, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(draft, target)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(draft)
+        self._repo.scm_context.files_to_track.discard(os.path.relpath(draft))
+        self._repo.scm_context.track_file(os.path.relpath(target))
 
 
 def lock_path(file: ProjectFile) -> str:

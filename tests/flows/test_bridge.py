@@ -271,7 +271,7 @@ def test_a_kill_while_dvc_lock_is_written_leaves_it_whole(make: Make) -> None:
             writer = os.fork()
             if not writer:
                 while True:
-                    b._dump(stage)
+                    b._definitions.write(stage)
             time.sleep(0.011 * (attempt + 1))
             os.kill(writer, signal.SIGKILL)
             os.waitpid(writer, 0)
@@ -342,7 +342,7 @@ def test_a_failed_write_leaves_dvc_lock_whole(make: Make) -> None:
             with b.locks._mutex, b.repo.lock:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (len(lock) // 2, before[1]))
                 with pytest.raises(OSError, match="File too large"):
-                    b._dump(work.stage)
+                    b._definitions.write(work.stage)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
             signal.signal(signal.SIGXFSZ, old)
