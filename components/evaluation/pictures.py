@@ -77,10 +77,10 @@ def _picture(axes: Axes, picture: Any, frame: str | None = None) -> None:
 
 
 def bars(groups: dict[str, float], whole: float, label: str) -> Figure:
-    """A bar a group, in order of height, and a line at the figure over all."""
+    """A bar a group, in order of height, equals in order of name, and a line at the figure over all."""
     figure = Figure(figsize=(7, 0.6 + 0.34 * max(3, len(groups))), layout="constrained")
     axes = figure.subplots()
-    ordered = sorted(groups, key=lambda name: groups[name])
+    ordered = sorted(groups, key=lambda name: (groups[name], name))  # groups may come from a set
     axes.barh(ordered, [100 * groups[name] for name in ordered], color=BAR, height=0.7)
     axes.axvline(100 * whole, color="#444444", linestyle="--", linewidth=1)
     axes.set(xlabel=f"{label}, % (dashed: over all)")
