@@ -416,7 +416,7 @@ def test_dvc_lock_is_written_as_dvc_writes_it_to_the_byte(make: Make) -> None:
         with bridge(mine) as b:
             assert [settle(b, name) for name in ("lines", "long", "list")] == [Outlook.RUN] * 3
         for name in ("lines", "long", "list"):
-            subprocess.run(["dvc", "repro", "-q", "-s", name], cwd=theirs, check=True)
+            subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", "-s", name], cwd=theirs, check=True)
         lock = (theirs / "dvc.lock").read_text()
         assert (mine / "dvc.lock").read_text() == lock
         for root in (mine, theirs):
