@@ -128,7 +128,7 @@ def test_divergence_is_the_mean_of_both_directions() -> None:
 
 
 def test_agreement_costs_nothing_where_no_dropout_disagrees(pretrained: Path) -> None:
-    """And the gradient is that of the labels alone, but for rounding."""
+    """And something where it does."""
     model = finetune_text.load(Path("models/finetune_text/order"), torch.device("cpu")).model
     batch = LabelledBatch(torch.randint(6, 200, (4, 9)), torch.ones(4, 9, dtype=torch.bool), torch.tensor([0, 1, 1, 0]))
     losses = [finetune_text.ClassifyTexts(model, [], 0.1, weight).loss(batch)[0] for weight in (0.0, 3.0)]  # type: ignore[arg-type]
