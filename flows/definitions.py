@@ -1,12 +1,13 @@
 """DVC's objects of single stages, read and recorded without parsing the same YAML for each step of each stage.
 
 To load one stage DVC reads and validates the whole dvc.yaml and dvc.lock, and to record one it parses dvc.lock again
-with the slow parser that keeps comments: with twenty stages half of all the time that a run takes. Here the parsed
-files are kept for as long as neither they nor the parameter files that they interpolate have changed, whoever changed
-them; what this process writes to dvc.lock is noted in the kept one as well.
+with the slow parser that keeps comments: with twenty stages a third of a run's time, and a quarter of what was left.
+Here the parsed files are kept for as long as neither they nor the parameter files that they interpolate have changed,
+whoever changed them; what this process writes to dvc.lock is noted in the kept one as well.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ class Definitions:
         draft = os.path.join(self._repo.tmp_dir, f"{os.path.basename(target)}.draft")  # pyright: ignore
         try:
             write(draft)
+            with suppress(FileNotFoundError):  # there is none yet
+                shutil.copymode(target, draft)
             with open(draft, "rb+") as written:
                 os.fsync(written.fileno())
             os.replace(draft, target)

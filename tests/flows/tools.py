@@ -5,12 +5,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import chdir
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
+
+if TYPE_CHECKING:
+    from flows.bridge import Bridge, Outlook
 
 T = TypeVar("T")
 Make = Callable[..., Path]
@@ -39,6 +42,32 @@ def repro(root: Path, **options: object) -> list[str]:
 
     with chdir(root), Repo(".") as repo:
         return [stage.addressing for stage in repo.reproduce(all_pipelines=True, **options)]
+
+
+@contextmanager
+def bridge(root: Path) -> "Iterator[Bridge]":
+    """A bridge in its repository's root, its graph read; its log lines in `said`."""
+    from flows.bridge import Bridge
+
+    with chdir(root):
+        said: list[str] = []
+        bridge = Bridge(Path("."), said.append)
+        bridge.graph()
+        bridge.said = said  # type: ignore[attr-defined]
+        yield bridge
+        bridge.repo.close()
+
+
+def settle(bridge: "Bridge", name: str) -> "Outlook":
+    """Bring one stage up to date as the flow does; what it was."""
+    from flows.bridge import Outlook
+
+    work = bridge.begin(name)
+    if isinstance(work, Outlook):
+        return work
+    bridge.run(work, lambda line: None)
+    bridge.finish(work)
+    return Outlook.RUN
 
 
 def start(*arguments: object, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
