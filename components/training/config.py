@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
+Activations = Literal["keep", "selective", "recompute"]
+
 
 @dataclass(frozen=True)
 class FitConfig:
