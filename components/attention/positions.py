@@ -1,17 +1,23 @@
-"""How a token knows its place: added to the tokens (sinusoidal, learned), or turned into queries and keys (rotary).
+"""How a token knows its place: added to tokens, turned into queries and keys, or added to the scores of attention.
 
-Every kind offers the same two hooks, so that a stack holds one module and asks no questions: `embed` before the first
-block, `rotation` once a forward pass for all blocks. What a kind does not do, its hook leaves as it is.
-Letters: b batch, n tokens, d width, h heads, c features of a head.
+Every kind offers the same three hooks, so that a stack holds one module and asks no questions: `embed` before the first
+block, `rotation` and `bias` once a forward pass for all blocks. What a kind does not do, its hook leaves as it is.
+Places are a slice, or, for packed sequences, a vector that begins anew with each.
+Letters: b batch, n tokens, m tokens attended to, d width, h heads, c features of a head.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-Rotation = tuple[Float[Tensor, "n half"], Float[Tensor, "n half"]]  # cosines and sines
+from components.attention.view import Rotation
+
+Places = slice | Int[Tensor, " n"]
+BUCKETS = 32  # of T5's relative distances
+FARTHEST = 128  # tokens: from here on T5's distances share a bucket
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,9 @@ class Place:
     width: int  # features of a token
     heads: int
     scale: float  # standard deviation of the tokens that positions are added to
+    features: int = 0  # of a head; 0: width / heads
+    causal: bool = False  # no token sees a later one
+    base: float = 10000.0  # of rotary angles: the longest wavelength, in tokens / 2 pi
 
 
 class Positions(nn.Module):
@@ -32,45 +41,49 @@ class Positions(nn.Module):
         self.context = place.context
 
     def span(self, start: int, length: int) -> slice:
-        """Positions of `length` tokens after `start` earlier ones; ValueError past the context."""
+        """Places of `length` tokens after `start` earlier ones; ValueError past the context."""
         if start + length > self.context:
             raise ValueError(
                 f"{start + length} tokens do not fit a context of {self.context}: shorten the input or raise `context`"
             )
         return slice(start, start + length)
 
-    def embed(self, tokens: Float[Tensor, "b n d"], start: int) -> Float[Tensor, "b n d"]:
-        self.span(start, tokens.shape[1])
+    def embed(self, tokens: Float[Tensor, "b n d"], places: Places) -> Float[Tensor, "b n d"]:
         return tokens
 
-    def rotation(self, length: int, start: int) -> Rotation | None:
+    def rotation(self, places: Places) -> Rotation | None:
+        return None
+
+    def bias(self, queries: int, keys: int) -> Float[Tensor, "h n m"] | None:
+        """What is added to the scores of the last `queries` of `keys` tokens."""
         return None
 
 
-class Sinusoidal(Positions):
-    """Vaswani et al. 2017, section 3.5: P[p, 2i] = sin(p / 10000^(2i/d)), P[p, 2i+1] = cos(the same); times `scale`."""
+class Absolute(Positions):
+    """A vector a position, added to the tokens."""
 
     table: Tensor
 
+    def embed(self, tokens: Float[Tensor, "b n d"], places: Places) -> Float[Tensor, "b n d"]:
+        return tokens + self.table[places]
+
+
+class Sinusoidal(Absolute):
+    """Vaswani et al. 2017, section 3.5: P[p, 2i] = sin(p / 10000^(2i/d)), P[p, 2i+1] = cos(the same); times `scale`."""
+
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        angles = _angles(place.context, place.width)
+        angles = _angles(place.context, place.width, 10000.0)
         table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1) * place.scale
         self.register_buffer("table", table.float(), persistent=False)
 
-    def embed(self, tokens: Float[Tensor, "b n d"], start: int) -> Float[Tensor, "b n d"]:
-        return tokens + self.table[self.span(start, tokens.shape[1])]
 
-
-class Learned(Positions):
+class Learned(Absolute):
     """A free vector a position (Gehring et al. 2017; BERT, GPT-2, ViT), drawn with the standard deviation `scale`."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self.table = nn.Parameter(torch.randn(place.context, place.width) * place.scale)
-
-    def embed(self, tokens: Float[Tensor, "b n d"], start: int) -> Float[Tensor, "b n d"]:
-        return tokens + self.table[self.span(start, tokens.shape[1])]
 
 
 class Rotary(Positions):
@@ -85,19 +98,70 @@ class Rotary(Positions):
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        angles = _angles(place.context, place.width // place.heads)
+        angles = _angles(place.context, place.features or place.width // place.heads, place.base)
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
 
-    def rotation(self, length: int, start: int) -> Rotation:
-        span = self.span(start, length)
-        return self.cosines[span], self.sines[span]
+    def rotation(self, places: Places) -> Rotation:
+        return self.cosines[places], self.sines[places]
+
+
+class Alibi(Positions):
+    """Press et al. 2022, section 3: scores fall by slope * distance, a fixed slope a head; nothing is learned.
+
+    Slopes are 2^(-8/h), 2^(-16/h), ... for a power of two; for other head counts those of the next lower power, then
+    every second one of twice that power, as in the authors' code. On both sides of a token where it may look ahead.
+    """
+
+    slopes: Tensor
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        whole = 1 << (place.heads.bit_length() - 1)
+        slopes = _geometric(whole) + _geometric(2 * whole)[::2][: place.heads - whole]
+        self.register_buffer("slopes", torch.tensor(slopes), persistent=False)
+
+    def bias(self, queries: int, keys: int) -> Float[Tensor, "h n m"]:
+        return -self.slopes[:, None, None] * _distances(queries, keys, self.slopes.device).abs()
+
+
+class RelativeBuckets(Positions):
+    """T5's relative bias (Raffel et al. 2020, section 2.1): a learned number a head and bucket of distances.
+
+    Half of the buckets hold one distance each, the other half grow logarithmically up to 128 tokens; where a token may
+    look ahead, each direction has half of them.
+    """
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.causal = place.causal
+        self.table = nn.Embedding(BUCKETS, place.heads)
+        nn.init.zeros_(self.table.weight)
+
+    def bias(self, queries: int, keys: int) -> Float[Tensor, "h n m"]:
+        buckets = self.buckets(_distances(queries, keys, self.table.weight.device))
+        return self.table(buckets).permute(2, 0, 1)
+
+    def buckets(self, distances: Int[Tensor, "n m"]) -> Int[Tensor, "n m"]:
+        """distances: key's place less query's."""
+        if self.causal:
+            side, distances, count = torch.zeros_like(distances), (-distances).clamp(min=0), BUCKETS
+        else:
+            count = BUCKETS // 2
+            side, distances = (distances > 0) * count, distances.abs()
+        exact = count // 2
+        growth = (distances.clamp(min=1) / exact).log() / math.log(FARTHEST / exact)
+        far = (exact + (growth * (count - exact)).long()).clamp(max=count - 1)
+        return side + torch.where(distances < exact, distances, far)
 
 
 KINDS: dict[str, type[Positions]] = {
+    "none": Positions,
     "sinusoidal": Sinusoidal,
     "learned": Learned,
     "rotary": Rotary,
+    "alibi": Alibi,
+    "relative": RelativeBuckets,
 }
 
 
@@ -115,6 +179,16 @@ def rotate(heads: Float[Tensor, "b n h c"], rotation: Rotation) -> Float[Tensor,
     return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
 
 
-def _angles(context: int, features: int) -> Float[Tensor, "context half"]:
-    frequencies = 10000.0 ** (-torch.arange(0, features, 2, dtype=torch.float64) / features)
+def _angles(context: int, features: int, base: float) -> Float[Tensor, "context half"]:
+    frequencies = base ** (-torch.arange(0, features, 2, dtype=torch.float64) / features)
     return torch.outer(torch.arange(context, dtype=torch.float64), frequencies)
+
+
+def _geometric(heads: int) -> list[float]:
+    return [2.0 ** (-8.0 * (head + 1) / heads) for head in range(heads)]
+
+
+def _distances(queries: int, keys: int, device: torch.device) -> Int[Tensor, "n m"]:
+    """Key's place less query's, for the last `queries` of `keys` places."""
+    places = torch.arange(keys, device=device)
+    return places - places[keys - queries :, None]

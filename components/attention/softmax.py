@@ -1,9 +1,9 @@
-"""Multi-head softmax attention over torch's SDPA: softmax(Q K^T / sqrt(c)) V (Vaswani et al. 2017, equation 1).
+"""Softmax attention over torch's SDPA: softmax(Q K^T / sqrt(c)) V (Vaswani et al. 2017, equation 1).
 
-One matrix product makes queries, keys and values. A mask is built only where SDPA's own causal path does not do:
-that path skips half of the work, and a mask is read for every score. There is no dropout on attention weights: on a
-CPU it would leave SDPA's fast kernel.
-Letters: b batch, n tokens, m tokens attended to, d width, h heads, c features of a head.
+Flash kernels do it where the machine has them, and torch chooses. A mask is built only where SDPA's own causal path
+does not do: that path skips half of the work, and a mask is read for every score. Dropout on the weights leaves the
+fast kernel on a CPU.
+Letters: b batch, h heads, g heads of keys and values, n queries, m keys, c features of a head.
 """
 
 import torch
@@ -11,57 +11,50 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from components.attention.cache import Cache
-from components.attention.positions import Rotation, rotate
 
+class SoftmaxCore(nn.Module):
+    """dropout: share of the weights zeroed while training."""
 
-class SoftmaxAttention(nn.Module):
-    def __init__(self, width: int, heads: int, *, causal: bool) -> None:
+    def __init__(self, *, causal: bool, dropout: float = 0.0) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width {width} does not divide by heads {heads}: choose a multiple of heads")
-        self.heads = heads
         self.causal = causal
-        self.project_in = nn.Linear(width, 3 * width)
-        self.project_out = nn.Linear(width, width)
+        self.dropout = dropout
 
     def forward(
         self,
-        tokens: Float[Tensor, "b n d"],
+        queries: Float[Tensor, "b h n c"],
+        keys: Float[Tensor, "b g m c"],
+        values: Float[Tensor, "b g m c"],
         mask: Bool[Tensor, "b m"] | None = None,
-        rotation: Rotation | None = None,
-        cache: Cache | None = None,
-        layer: int = 0,
-    ) -> Float[Tensor, "b n d"]:
-        """Each token's mixture of the tokens it may see.
-
-        mask: True where a key is real; None when all are. A row needs at least one real key.
-        rotation: angles of these tokens' positions (Rotary.rotation).
-        cache, layer: earlier tokens' keys and values, which these tokens see too and join.
-        """
-        batch, length, width = tokens.shape
-        queries, keys, values = self._split(self.project_in(tokens), rotation)
-        if cache is not None:
-            keys, values = cache.extend(layer, keys, values)
-        allowed = self._allowed(mask, length, keys.shape[2], tokens.device)
-        mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=allowed, is_causal=self.causal and allowed is None and length > 1
+        bias: Float[Tensor, "h n m"] | None = None,
+    ) -> Float[Tensor, "b h n c"]:
+        """The queries are the last n of the m tokens. mask: True where a key is real; a row needs at least one."""
+        length = queries.shape[2]
+        plain = mask is None and bias is None and keys.shape[2] == length  # what SDPA's causal path can do
+        earlier = self.causal and length > 1 and not plain
+        allowed = _allowed(mask, _earlier(length, keys.shape[2], queries.device) if earlier else None)
+        if bias is not None:
+            bias = bias.to(queries.dtype)[None]
+            allowed = bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)
+        return F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=allowed,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal and plain and length > 1,
+            enable_gqa=keys.shape[1] != queries.shape[1],
         )
-        return self.project_out(mixed.transpose(1, 2).reshape(batch, length, width))
 
-    def _split(self, projected: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        parts = projected.unflatten(-1, (3, self.heads, -1))
-        if rotation is None:
-            queries, keys, values = parts.unbind(2)
-        else:  # queries and keys turn together
-            queries, keys = rotate(parts[:, :, :2].flatten(2, 3), rotation).chunk(2, dim=2)
-            values = parts[:, :, 2]
-        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
-    def _allowed(self, mask: Tensor | None, queries: int, keys: int, device: torch.device) -> Tensor | None:
-        """The mask for SDPA, [b or 1, 1, queries or 1, keys]; None where it needs none."""
-        padding = None if mask is None else mask[:, None, None, :]
-        if not self.causal or queries == 1 or (padding is None and keys == queries):
-            return padding
-        earlier = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)[None, None]
-        return earlier if padding is None else earlier & padding
+def _earlier(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "1 1 n m"]:
+    """Which keys come no later than each of the last `queries` places."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)[None, None]
+
+
+def _allowed(mask: Tensor | None, earlier: Tensor | None) -> Tensor | None:
+    """Both in one mask for SDPA, [b or 1, 1, n or 1, m]; None where it needs none."""
+    padding = None if mask is None else mask[:, None, None, :]
+    if earlier is None or padding is None:
+        return padding if earlier is None else earlier
+    return earlier & padding

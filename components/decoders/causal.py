@@ -1,8 +1,10 @@
 """A causal text decoder: each token guesses the next from those before it (Radford et al. 2019).
 
-The output matrix is the embedding's own (Press & Wolf 2017). Training goes through `loss`, which never holds all
+The output matrix is the embedding's own (Press & Wolf 2017), unless `tied` is off. Training goes through `loss`, which never holds all
 logits; decoding step by step through `hidden` with a cache, taking logits of the last token alone.
 """
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -25,21 +27,39 @@ class CausalDecoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary, config.transformer.width)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
         self.stack = Stack(config.transformer, context=config.context, scale=EMBEDDING_DEVIATION, causal=True)
+        self.smoothing = config.label_smoothing
+        self.head = None
+        if not config.tied:
+            self.head = nn.Linear(config.transformer.width, vocabulary, bias=False)
+            nn.init.normal_(self.head.weight, std=EMBEDDING_DEVIATION)
 
     def forward(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n vocabulary"]:
         """Logits of the token after each. Rows of unequal length may be padded on the right: no token looks ahead."""
         return self.logits(self.hidden(ids))
 
-    def loss(self, ids: Int[Tensor, "b n"], targets: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
-        """Mean cross-entropy of `targets` (the token after each of `ids`; loss.IGNORED where none counts), in nats."""
-        return vocabulary_loss(self.hidden(ids).flatten(0, 1), self.embedding.weight, targets.flatten())
+    def loss(
+        self, ids: Int[Tensor, "b n"], targets: Int[Tensor, "b n"], lengths: Sequence[int] | None = None
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy of `targets` (the token after each of `ids`; loss.IGNORED where none counts), in nats.
 
-    def hidden(self, ids: Int[Tensor, "b n"], cache: Cache | None = None) -> Float[Tensor, "b n d"]:
+        Labels are smoothed while training only. lengths: of sequences packed into one row.
+        """
+        hidden = self.hidden(ids, lengths=lengths).flatten(0, 1)
+        return vocabulary_loss(hidden, self.output, targets.flatten(), self.smoothing if self.training else 0.0)
+
+    def hidden(
+        self, ids: Int[Tensor, "b n"], cache: Cache | None = None, lengths: Sequence[int] | None = None
+    ) -> Float[Tensor, "b n d"]:
         """Last hidden states; with a cache, of tokens that follow those in it."""
-        return self.stack(self.embedding(ids), cache=cache)
+        return self.stack(self.embedding(ids), cache=cache, lengths=lengths)
 
     def logits(self, hidden: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape vocabulary"]:
-        return F.linear(hidden, self.embedding.weight)
+        return F.linear(hidden, self.output)
+
+    @property
+    def output(self) -> Float[Tensor, "vocabulary d"]:
+        """The output matrix."""
+        return self.embedding.weight if self.head is None else self.head.weight
 
     def cache(self, batch: int) -> Cache:
         return self.stack.cache(batch)

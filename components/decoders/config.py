@@ -12,6 +12,8 @@ from components.transformer.config import TransformerConfig
 class DecoderConfig:
     transformer: TransformerConfig
     context: Annotated[int, Interval(ge=1, le=1_000_000)]  # longest sequence, tokens
+    tied: bool = True  # the output matrix is the embedding's
+    label_smoothing: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0  # share of a target given to all tokens alike
 
 
 @dataclass(frozen=True)

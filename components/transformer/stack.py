@@ -1,61 +1,124 @@
-"""The transformer itself: positions, blocks and a last norm, over tokens that a modality has made.
+"""The transformer itself: positions, blocks and a norm, over tokens that a modality has made.
+
+Sequences of mixed length come padded with a mask, or packed into one row without padding, which computes on real tokens
+alone.
 
 Initialisation: weights are drawn with standard deviation sqrt(2 / 5d) (Nguyen & Salazar 2019, "small init"), and the
 two projections that end on the residual path are divided by sqrt(2 depth), so that the sum of all branches keeps the
-scale of one (Radford et al. 2019, section 2.3).
+scale of one (Radford et al. 2019, section 2.3). "constant" is BERT's and GPT-2's 0.02 everywhere.
 """
 
 import math
+from collections.abc import Sequence
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from components.attention.cache import Cache
-from components.attention.positions import Place, positions
+from components.attention.multi_head import core
+from components.attention.positions import Place, Places, positions
+from components.attention.view import View
+from components.training.activations import run_block
+from components.training.config import Activations
 from components.transformer.block import Block
 from components.transformer.config import TransformerConfig
+from components.transformer.drop_path import rates
+from components.transformer.norm import norm
+
+CONSTANT = 0.02  # deviation of all weights with `initialise: constant`
 
 
 class Stack(nn.Module):
     """config.depth blocks for up to `context` tokens; `scale` is the standard deviation of the tokens that come in."""
 
+    activations: Activations = "keep"  # what the backward pass computes again (training/activations.py)
+
     def __init__(self, config: TransformerConfig, *, context: int, scale: float, causal: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.positions = positions(config.positions, Place(context, config.width, config.heads, scale))
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, causal=causal) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width)
+        place = Place(context, config.width, config.heads, scale, config.features, causal, config.rotary_base)
+        self.positions = positions(config.positions, place)
+        self.dropout = nn.Dropout(config.dropout if config.position_dropout is None else config.position_dropout)
+        self.blocks = nn.ModuleList(
+            Block(config, self._core(context, causal), layer, rate)
+            for layer, rate in enumerate(rates(config.drop_path, config.depth))
+        )
+        self.norm = norm(config)  # of the last tokens; with post-norm, whose blocks end in one, of the first
         self._initialise()
 
     def forward(
-        self, tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b m"] | None = None, cache: Cache | None = None
+        self,
+        tokens: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "b m"] | None = None,
+        cache: Cache | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """Contextual tokens, normalised. mask: True where a token is real, None when all are (no mask is faster).
+        """Contextual tokens, normalised.
 
-        With a cache the tokens follow those already in it. ValueError when they exceed the context.
+        mask: True where a token is real, None when all are (no mask is faster); with a cache, of all tokens so far.
+        cache: the tokens follow those already in it, and join them.
+        lengths: the one row of tokens holds sequences of so many tokens, which do not see each other.
+        ValueError when a sequence exceeds the context, or the lengths are not those of the row.
         """
-        start = 0 if cache is None else cache.length
-        tokens = self.dropout(self.positions.embed(tokens, start))
-        rotation = self.positions.rotation(tokens.shape[1], start)
-        for layer, block in enumerate(self.blocks):
-            tokens = block(tokens, mask, rotation, cache, layer)
+        places, view = self._view(tokens, mask, cache, lengths)
+        tokens = self.positions.embed(tokens, places)
+        post = self.config.norm_place == "post"
+        tokens = self.dropout(self.norm(tokens) if post else tokens)
+        for block in self.blocks:
+            tokens = run_block(self.activations, block, tokens, view)
         if cache is not None:
             cache.advance(tokens.shape[1])
-        return self.norm(tokens)
+        return tokens if post else self.norm(tokens)
 
     def cache(self, batch: int) -> Cache:
         """Room for the keys and values of `batch` rows over the whole context, in the weights' type."""
-        weight = self.norm.weight
-        heads = self.config.heads
-        features = self.config.width // heads
-        context = self.positions.context
-        return Cache(self.config.depth, batch, heads, context, features, weight.dtype, weight.device)
+        weight = self.blocks[0].attention.project_in.weight  # type: ignore[union-attr]
+        config, context = self.config, self.positions.context
+        return Cache(config.depth, batch, config.groups, context, config.features, weight.dtype, weight.device)
+
+    def _view(
+        self, tokens: Tensor, mask: Tensor | None, cache: Cache | None, lengths: Sequence[int] | None
+    ) -> tuple[Places, View]:
+        """The tokens' places, and what they may see."""
+        start = 0 if cache is None else cache.length
+        if lengths is None:
+            places: Places = self.positions.span(start, tokens.shape[1])
+            queries, keys = tokens.shape[1], start + tokens.shape[1]
+        else:
+            if mask is not None or cache is not None or tokens.shape[:2] != (1, sum(lengths)):
+                raise ValueError(
+                    f"lengths {list(lengths)} are of one row of {sum(lengths)} tokens without mask or cache, "
+                    f"not of {list(tokens.shape[:2])}"
+                )
+            queries = keys = max(lengths)
+            self.positions.span(0, keys)
+            places = torch.cat([torch.arange(length, device=tokens.device) for length in lengths])
+        view = View(
+            mask,
+            self.positions.rotation(places),
+            self.positions.bias(queries, keys),
+            None if lengths is None else tuple(lengths),
+            cache,
+        )
+        return places, view
+
+    def _core(self, context: int, causal: bool) -> nn.Module:
+        config = self.config
+        return core(
+            config.attention,
+            causal=causal,
+            context=context,
+            features=config.features,
+            dropout=config.attention_dropout,
+        )
 
     def _initialise(self) -> None:
-        deviation = math.sqrt(2 / (5 * self.config.width))
+        scaled = self.config.initialise == "scaled"
+        deviation = math.sqrt(2 / (5 * self.config.width)) if scaled else CONSTANT
         for name, module in self.blocks.named_modules():
             if isinstance(module, nn.Linear):
-                scale = math.sqrt(2 * self.config.depth) if name.endswith("project_out") else 1.0
-                nn.init.normal_(module.weight, std=deviation / scale)
-                nn.init.zeros_(module.bias)
+                ends = scaled and name.endswith("project_out")
+                nn.init.normal_(module.weight, std=deviation / (math.sqrt(2 * self.config.depth) if ends else 1.0))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)

@@ -93,7 +93,7 @@ def test_initial_scales():
     ("shape", "message"),
     [
         ({"width": 30, "heads": 4}, "width 30 does not divide by heads 4"),
-        ({"width": 12, "heads": 4}, "leaves an odd 3"),
+        ({"width": 12, "heads": 4}, "leave an odd 3"),
         ({"width": 9, "heads": 3, "positions": "sinusoidal"}, "need an even width, not 9"),
     ],
 )
