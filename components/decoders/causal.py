@@ -1,7 +1,7 @@
 """A causal text decoder: each token guesses the next from those before it (Radford et al. 2019).
 
-The output matrix is the embedding's own (Press & Wolf 2017), unless `tied` is off. Training goes through `loss`, which never holds all
-logits; decoding step by step through `hidden` with a cache, taking logits of the last token alone.
+The output matrix is the embedding's own (Press & Wolf 2017), unless `tied` is off. Training goes through `loss`, which
+never holds all logits; decoding step by step through `hidden` with a cache, taking logits of the last token alone.
 """
 
 from collections.abc import Sequence

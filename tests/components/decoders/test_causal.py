@@ -2,19 +2,21 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from components.decoders.causal import CausalDecoder
 from components.decoders.config import DecoderConfig
+from components.decoders.loss import IGNORED
 from components.transformer.config import TransformerConfig
 
 
-def built(positions="rotary", dropout=0.0) -> CausalDecoder:
+def built(positions="rotary", dropout=0.0, tied=True, smoothing=0.0, **shape) -> CausalDecoder:
     torch.manual_seed(0)
-    config = TransformerConfig(width=32, depth=3, heads=4, positions=positions, dropout=dropout)
-    return CausalDecoder(DecoderConfig(config, context=24), vocabulary=50)
+    config = TransformerConfig(width=32, depth=3, heads=4, positions=positions, dropout=dropout, **shape)
+    return CausalDecoder(DecoderConfig(config, 24, tied, smoothing), vocabulary=50)
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
+@pytest.mark.parametrize("positions", ["none", "sinusoidal", "learned", "rotary", "alibi", "relative"])
 @pytest.mark.parametrize("pieces", [[20], [12] + [1] * 8, [5, 9, 6]])
 def test_cached_steps_equal_one_pass(positions, pieces):
     decoder = built(positions).eval()
@@ -57,6 +59,36 @@ def test_output_matrix_is_the_embedding():
     ]
     hidden = torch.randn(2, 32)
     torch.testing.assert_close(decoder.logits(hidden), hidden @ decoder.embedding.weight.T)
+
+
+def test_an_output_matrix_of_its_own_where_it_is_not_tied():
+    decoder = built(tied=False)
+    hidden = torch.randn(2, 32)
+    assert not torch.equal(decoder.head.weight, decoder.embedding.weight)
+    torch.testing.assert_close(decoder.logits(hidden), hidden @ decoder.head.weight.T)
+
+
+def test_labels_are_smoothed_while_training_only():
+    decoder, plain = built(smoothing=0.2), built()
+    ids = torch.randint(50, (2, 20))
+    smoothed = F.cross_entropy(decoder(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), label_smoothing=0.2)
+    torch.testing.assert_close(decoder.loss(ids[:, :-1], ids[:, 1:]), smoothed)
+    torch.testing.assert_close(decoder.eval().loss(ids[:, :-1], ids[:, 1:]), plain.loss(ids[:, :-1], ids[:, 1:]))
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "relative"])
+def test_packed_rows_have_the_loss_of_padded_ones(positions):
+    decoder = built(positions, key_value_heads=2, norm="rms", activation="swiglu", bias="none")
+    lengths = (5, 20, 1, 11)
+    ids, targets = torch.randint(50, (4, 20)), torch.randint(50, (4, 20))
+    real = torch.arange(20) < torch.tensor(lengths)[:, None]
+    padded = decoder.loss(ids, targets.where(real, IGNORED))
+    packed = decoder.loss(ids[real][None], targets[real][None], lengths)
+    torch.testing.assert_close(packed, padded)
+    weights = list(decoder.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(packed, weights), torch.autograd.grad(padded, weights), atol=1e-6, rtol=1e-4
+    )
 
 
 def test_past_the_context_is_refused():

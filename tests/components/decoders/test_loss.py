@@ -18,11 +18,12 @@ def batch(dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("rows", [1, 7, 23, 100])
-def test_loss_and_gradients_equal_torchs(rows, monkeypatch):
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_loss_and_gradients_equal_torchs(rows, smoothing, monkeypatch):
     monkeypatch.setattr(chunked, "CHUNK", rows * 50)
     hidden, weight, targets = batch(torch.float32)
-    ours = vocabulary_loss(hidden, weight, targets)
-    theirs = F.cross_entropy(hidden @ weight.T, targets)
+    ours = vocabulary_loss(hidden, weight, targets, smoothing)
+    theirs = F.cross_entropy(hidden @ weight.T, targets, label_smoothing=smoothing)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(
         torch.autograd.grad(ours * 3, (hidden, weight)), torch.autograd.grad(theirs * 3, (hidden, weight))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from components.attention.config import BlockSparse, Linformer, Local, Performer, Softmax
 from components.transformer.config import TransformerConfig
 from components.transformer.stack import Stack
 
@@ -18,10 +19,14 @@ def built(config: TransformerConfig = CONFIG, **kind) -> Stack:
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_equals_torchs_encoder_with_the_same_weights(causal):
-    stack = built(TransformerConfig(width=32, depth=3, heads=4, positions="learned"), causal=causal)
-    layer = nn.TransformerEncoderLayer(32, 4, 128, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
-    peer = nn.TransformerEncoder(layer, 3, norm=nn.LayerNorm(32), enable_nested_tensor=False)
+@pytest.mark.parametrize("place", ["pre", "post"])
+def test_equals_torchs_encoder_with_the_same_weights(causal, place):
+    stack = built(TransformerConfig(width=32, depth=3, heads=4, positions="learned", norm_place=place), causal=causal)
+    layer = nn.TransformerEncoderLayer(
+        32, 4, 128, dropout=0.0, activation="gelu", batch_first=True, norm_first=place == "pre"
+    )
+    last = nn.LayerNorm(32) if place == "pre" else None
+    peer = nn.TransformerEncoder(layer, 3, norm=last, enable_nested_tensor=False).train()
     with torch.no_grad():
         for theirs, ours in zip(peer.layers, stack.blocks, strict=True):
             pairs = {
@@ -38,7 +43,9 @@ def test_equals_torchs_encoder_with_the_same_weights(causal):
     tokens = torch.randn(2, 9, 32)
     mask = torch.arange(9) < torch.tensor([[9], [5]])
     forbidden = torch.ones(9, 9, dtype=torch.bool).triu(1) if causal else None
-    expected = peer(tokens + stack.positions.table[:9], mask=forbidden, src_key_padding_mask=~mask)
+    first = tokens + stack.positions.table[:9]
+    first = first if place == "pre" else stack.norm(first)
+    expected = peer(first, mask=forbidden, src_key_padding_mask=~mask)
     torch.testing.assert_close(stack(tokens, mask)[mask], expected[mask], atol=1e-5, rtol=1e-5)
 
 
@@ -67,10 +74,30 @@ def test_gradients_reach_every_parameter():
     assert [name for name, weight in stack.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
-def test_dropout_acts_in_training_only():
-    stack = built(TransformerConfig(width=32, depth=2, heads=4, dropout=0.5))
+@pytest.mark.parametrize(
+    "kind",
+    [Softmax(), Local(window=3), BlockSparse(block=4), Linformer(rank=4), Performer(features=32)],
+    ids=lambda kind: kind.kind,
+)
+@pytest.mark.parametrize("mode", ["selective", "recompute"])
+def test_activations_computed_again_change_no_gradient(kind, mode):
+    shape = TransformerConfig(width=32, depth=2, heads=4, attention=kind, dropout=0.2, drop_path=0.2)
+    stack, tokens = built(shape), torch.randn(2, 16, 32)
+
+    def gradients(activations):
+        stack.activations = activations
+        torch.manual_seed(1)
+        return torch.autograd.grad(stack(tokens).square().mean(), list(stack.parameters()))
+
+    for ours, plain in zip(gradients(mode), gradients("keep"), strict=True):
+        assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("name", ["dropout", "attention_dropout", "position_dropout", "drop_path"])
+def test_dropout_acts_in_training_only(name):
+    stack = built(TransformerConfig(width=32, depth=2, heads=4, **{name: 0.5}))
     tokens = torch.randn(1, 8, 32)
-    assert not torch.equal(stack(tokens), stack(tokens))
+    assert len({stack(tokens).sum().item() for _ in range(8)}) > 1
     stack.eval()
     assert torch.equal(stack(tokens), stack(tokens))
 
@@ -89,9 +116,23 @@ def test_initial_scales():
         assert not linear.bias.any()
 
 
+def test_constant_initialisation():
+    block = built(TransformerConfig(width=256, depth=8, heads=4, initialise="constant")).blocks[3]
+    for linear in (block.attention.project_in, block.attention.project_out, block.feed_forward.project_out):
+        assert linear.weight.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+def test_lengths_that_are_not_the_rows_are_refused():
+    with pytest.raises(ValueError, match=r"lengths \[3, 4\] are of one row of 7 tokens .* not of \[1, 8\]"):
+        built()(torch.randn(1, 8, 32), lengths=(3, 4))
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
+        ({"width": 32, "heads": 4, "key_value_heads": 3}, "heads 4 do not divide by key_value_heads 3"),
+        ({"width": 32, "heads": 4, "positions": "alibi", "attention": Local()}, "positions alibi .* attention local"),
+        ({"width": 32, "heads": 4, "attention_dropout": 0.1, "attention": Performer()}, "attention performer"),
         ({"width": 30, "heads": 4}, "width 30 does not divide by heads 4"),
         ({"width": 12, "heads": 4}, "leave an odd 3"),
         ({"width": 9, "heads": 3, "positions": "sinusoidal"}, "need an even width, not 9"),
