@@ -3,12 +3,13 @@
 The head runs on the chosen tokens alone: with 15% of them chosen, the product with the vocabulary costs a seventh.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from components.encoders.encoded import Encoded
 from components.encoders.text import TextEncoder
 
 
@@ -34,8 +35,12 @@ class MaskedLanguageModel(nn.Module):
         self.head = MaskedLanguageHead(encoder.embedding)
 
     def forward(
-        self, ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None, chosen: Bool[Tensor, "b n"]
+        self,
+        ids: Int[Tensor, "b n"],
+        mask: Bool[Tensor, "b n"] | None,
+        chosen: Bool[Tensor, "b n"],
+        lengths: Sequence[int] | None = None,
     ) -> Float[Tensor, "chosen vocabulary"]:
-        """Logits for the chosen tokens, row by row: the order of `targets[chosen]`."""
-        encoded: Encoded = self.encoder(ids, mask)
-        return self.head(encoded.tokens[chosen])
+        """Logits for the chosen tokens, row by row: the order of `targets[chosen]`. lengths: of texts packed into one
+        row."""
+        return self.head(self.encoder.contextual(ids, mask, lengths)[chosen])

@@ -3,8 +3,10 @@
 No token is set aside for the class: the mean uses every token's output and needs no pretraining of its own.
 """
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from components.encoders.encoded import Encoded, Encoder, mean_of_real
@@ -26,6 +28,12 @@ class TextEncoder(Encoder):
 
     def forward(self, ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None = None) -> Encoded:
         """mask: True where a token is real (padding follows the text); None when all are, which is faster."""
-        tokens = self.stack(self.embedding(ids), mask)
+        tokens = self.contextual(ids, mask)
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         return Encoded(tokens, mean_of_real(tokens, mask), mask)
+
+    def contextual(
+        self, ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None = None, lengths: Sequence[int] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Tokens alone. lengths: the one row of ids holds texts of so many tokens, packed without padding."""
+        return self.stack(self.embedding(ids), mask, lengths=lengths)

@@ -73,7 +73,7 @@ class Stack(nn.Module):
 
     def cache(self, batch: int) -> Cache:
         """Room for the keys and values of `batch` rows over the whole context, in the weights' type."""
-        weight = self.blocks[0].attention.project_in.weight  # type: ignore[union-attr]
+        weight = next(self.blocks.parameters())
         config, context = self.config, self.positions.context
         return Cache(config.depth, batch, config.groups, context, config.features, weight.dtype, weight.device)
 

@@ -67,3 +67,12 @@ def test_classifier_starts_near_equal_chances_and_trains_its_encoder_from_the_fi
     torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)).backward()
     assert encoder.embedding.weight.grad is not None
     assert encoder.embedding.weight.grad.any()
+
+
+def test_packed_texts_guess_what_padded_ones_do(encoder):
+    model = MaskedLanguageModel(encoder).eval()
+    lengths = (12, 4, 7)
+    ids, mask = torch.randint(40, (3, 12)), torch.arange(12) < torch.tensor(lengths)[:, None]
+    chosen = (torch.rand(3, 12) < 0.5) & mask
+    packed = model(ids[mask][None], None, chosen[mask][None], lengths)
+    torch.testing.assert_close(packed, model(ids, mask, chosen), atol=1e-5, rtol=1e-5)
