@@ -1,5 +1,6 @@
 """The engine of the patterns: precisions, padding, what wraps it, and FlexAttention's view of the same pattern."""
 
+import jaxtyping
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -94,7 +95,9 @@ def test_autocast_computes_in_its_precision(core):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, where a graph breaks
-def test_a_compiled_module_gives_the_same():
+def test_a_compiled_module_gives_the_same(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its wrappers are not for tracing
+
     class Twice(torch.nn.Module):
         core = CORES["local causal"]
 
