@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 LOG_SECONDS = 5.0
 TERMINAL_SECONDS = 0.2
@@ -26,15 +27,15 @@ class Progress:
     def due(self) -> bool:
         return time.monotonic() >= self.next
 
-    def show(self, step: int, figures: dict[str, float], last: bool = False) -> None:
-        """Print the state after `step` steps; `last` ends the line on a terminal."""
+    def show(self, step: int, figures: dict[str, float], notes: Sequence[str] = (), last: bool = False) -> None:
+        """Print the state after `step` steps, `notes` behind the speed; `last` ends the line on a terminal."""
         now = time.monotonic()
         self.next = now + (TERMINAL_SECONDS if self.terminal else LOG_SECONDS)
         pace = (step - self.start) / max(now - self.began, 1e-9)  # steps a second, validation and saving included
         left = (self.steps - step) / pace if pace else 0.0
         parts = [f"step {step:,}/{self.steps:,}", *(f"{name} {value:.4g}" for name, value in figures.items())]
         if step > self.start:
-            parts += [f"{pace * self.examples:,.0f} examples/s", f"{clock(left)} left"]
+            parts += [f"{pace * self.examples:,.0f} examples/s", *notes, f"{clock(left)} left"]
         line = "  ".join(parts).replace("_", " ")
         if self.terminal:
             self.stream.write("\r" + line.ljust(self.drawn) + ("\n" if last else ""))

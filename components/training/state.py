@@ -9,13 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.amp.grad_scaler import GradScaler
 
+from components.training import ema
 from components.training.checkpoint import Checkpoint
 from components.training.config import FitConfig
 from components.training.curves import Row
 from components.training.device import device_of
+from components.training.optimiser import Optimiser, build
+from components.training.precision import loss_scaler
+from components.training.task import WEIGHT
 from components.training.weights import copy_weights, differs, weights
+
+STEPWISE = ("gradient_norm", "loss_scale")  # figures of a step; all others are of a micro-batch
 
 
 @dataclass
@@ -30,7 +36,9 @@ class Kept:
 @dataclass
 class State:
     model: nn.Module
-    optimiser: Optimizer
+    optimiser: Optimiser
+    scaler: GradScaler | None  # fp16's loss scale
+    average: ema.Average  # of the weights; empty: none
     step: int = 0  # optimiser steps done
     seconds: float = 0.0  # spent so far, over all the processes that worked on this run
     rows: list[Row] = field(default_factory=list)  # the curves
@@ -38,8 +46,14 @@ class State:
     window: dict[str, list[Tensor | float]] = field(default_factory=dict)  # scalars since the last point of the curves
 
     def __post_init__(self) -> None:
-        self.parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        self.parameters = self.optimiser.parameters
         self.device = device_of(self.model)
+
+    @classmethod
+    def begin(cls, model: nn.Module, config: FitConfig) -> "State":
+        """Before the first step."""
+        scaler = loss_scaler(config.precision, device_of(model))
+        return cls(model, build(model, config), scaler, ema.begin(model, config.ema))
 
     def record(self, figures: dict[str, Tensor | float]) -> None:
         """Add scalars to the window, without waiting for the device."""
@@ -47,23 +61,33 @@ class State:
             self.window.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
 
     def means(self) -> dict[str, float]:
-        """Means over the window, in double precision."""
-        return {name: gather(values).mean().item() for name, values in self.window.items()}
+        """Means over the window, in double precision; where micro-batches have weights, by these."""
+        vectors = {name: gather(values) for name, values in self.window.items()}
+        share = vectors.pop(WEIGHT, None)
+        if share is None:
+            return {name: vector.mean().item() for name, vector in vectors.items()}
+        weighed = {name: vector @ share / share.sum() for name, vector in vectors.items() if name not in STEPWISE}
+        return {name: weighed.get(name, vector.mean()).item() for name, vector in vectors.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds as tensors."""
         tensors = {f"model.{name}": tensor for name, tensor in weights(self.model).items()}
-        for index, values in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in values.items()}
+        tensors |= {f"optimiser.{name}": tensor for name, tensor in self.optimiser.tensors().items()}
+        tensors |= {f"average.{name}": tensor.contiguous() for name, tensor in self.average.items()}
         if self.kept:
             tensors |= {f"kept.{name}": tensor for name, tensor in self.kept.weights.items()}
         return tensors
 
     def facts(self, config: FitConfig) -> dict[str, Any]:
         """What a checkpoint holds as JSON."""
-        kept = self.kept and {"step": self.kept.step, "figures": self.kept.figures}
-        window = {name: gather(values).tolist() for name, values in self.window.items()}
-        return {"config": asdict(config), "seconds": self.seconds, "rows": self.rows, "window": window, "kept": kept}
+        return {
+            "config": asdict(config),
+            "seconds": self.seconds,
+            "rows": self.rows,
+            "window": {name: gather(values).tolist() for name, values in self.window.items()},
+            "kept": self.kept and {"step": self.kept.step, "figures": self.kept.figures},
+            "scaler": self.scaler and self.scaler.state_dict(),
+        }
 
     def foreign(self, checkpoint: Checkpoint, config: FitConfig) -> str:
         """Why the checkpoint belongs to another run, or nothing."""
@@ -77,14 +101,14 @@ class State:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint that is not foreign."""
         copy_weights(group(checkpoint.tensors, "model"), self.model, "the checkpoint")
-        values: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in group(checkpoint.tensors, "optimiser").items():
-            index, _, kind = name.partition(".")
-            values.setdefault(int(index), {})[kind] = tensor.clone()  # out of the mapped file, aligned as torch does
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": values})
+        self.optimiser.restore(group(checkpoint.tensors, "optimiser"))
+        for name, tensor in group(checkpoint.tensors, "average").items():
+            self.average[name].copy_(tensor)
         facts = checkpoint.state
         self.step, self.seconds, self.rows = checkpoint.step, facts["seconds"], facts["rows"]
         self.window = facts["window"]  # JSON gives doubles back to the bit, and in their order
+        if self.scaler:
+            self.scaler.load_state_dict(facts["scaler"])
         if kept := facts["kept"]:
             tensors = {name: tensor.clone() for name, tensor in group(checkpoint.tensors, "kept").items()}
             self.kept = Kept(kept["step"], kept["figures"], tensors)

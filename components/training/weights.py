@@ -11,12 +11,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name; of tied ones only the first name."""
+def stored(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, as they lie in the model; of tied ones only the first name."""
     named: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         named.setdefault(id(tensor), (name, tensor))
-    return {name: tensor.detach().contiguous() for name, tensor in named.values()}
+    return {name: tensor.detach() for name, tensor in named.values()}
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """What is stored, in the layout that files have."""
+    return {name: tensor.contiguous() for name, tensor in stored(model).items()}
 
 
 def copy_weights(tensors: dict[str, Tensor], model: nn.Module, source: object) -> None:
@@ -74,5 +79,9 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """The config that save_model was given."""
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    """The config that save_model was given. ValueError in one line for a damaged file."""
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): make it again") from error

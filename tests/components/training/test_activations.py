@@ -53,7 +53,8 @@ def gradients(mode: Activations, dtype: torch.dtype | None = None, scale: Tensor
         hidden = model[0](tokens)
         loss = model[1](hidden, scale).float().square().mean()
     loss.backward()
-    return [loss.detach(), torch.rand(1), *(p.grad for p in model.parameters())]
+    grads = [p.grad for p in model.parameters()]
+    return [loss.detach(), torch.rand(1), *grads]  # type: ignore[list-item]  # all have one
 
 
 @pytest.mark.parametrize("mode", MODES[1:])

@@ -60,7 +60,9 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(tmp_path: Path, step: in
 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
     run(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "step-000000015", "step-000000020"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "lock", "step-000000015", "step-000000020", "tensorboard"
+    ]  # fmt: skip
     sums = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "step-000000020", capture_output=True)
     assert sums.returncode == 0
 
@@ -132,7 +134,7 @@ def test_a_full_disk_leaves_the_one_before_whole(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert raised.value.filename.endswith("tensors.safetensors")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "step-000000005"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "step-000000005", "tensorboard"]
     assert same(run(None), run(tmp_path))
 
 

@@ -151,13 +151,12 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(value: float) -> None:
 
 
 def test_a_gradient_that_is_not_finite_is_found_before_it_is_saved(tmp_path) -> None:
-    class Steep(Regression):
-        calls = 0
+    tenth = next(batches(4)(9))[0]
 
+    class Steep(Regression):
         def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-            self.calls += 1
             loss, figures = super().loss(batch)
-            if self.calls == 10:
+            if torch.equal(batch[0], tenth):
                 loss = (
                     loss + self.model(torch.zeros(1, 4)).sub(self.model(torch.zeros(1, 4))).sum().sqrt()
                 )  # 0, infinitely steep

@@ -8,13 +8,14 @@ from torch import nn
 
 from components.encoders.text import TextEncoder
 from components.encoders.text_config import TextConfig
-from components.training.optimiser import adamw
+from components.training.optimiser import build
 from components.transformer.config import TransformerConfig
+from tests.components.training.toy import config
 
 
 def decays(model: nn.Module) -> dict[str, float]:
     """Weight decay of each parameter by name; absent where the optimiser does not know it."""
-    groups = adamw(model, weight_decay=0.3, betas=(0.9, 0.99)).param_groups
+    groups = build(model, config(weight_decay=0.3)).param_groups
     by_identity = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     return {name: by_identity[id(p)] for name, p in model.named_parameters() if id(p) in by_identity}
 
@@ -53,9 +54,8 @@ def test_one_step_by_hand() -> None:
     model = nn.Linear(1, 1)
     nn.init.constant_(model.weight, 2.0)
     nn.init.constant_(model.bias, 3.0)
-    optimiser = adamw(model, weight_decay=0.1, betas=(0.9, 0.99))
-    for group in optimiser.param_groups:
-        group["lr"] = 0.5
+    optimiser = build(model, config(weight_decay=0.1, betas=(0.9, 0.99)))
+    optimiser.set_rate(0.5)
     model(torch.tensor([[4.0]])).sum().backward()
     optimiser.step()
     assert math.isclose(model.weight.item(), 2 - 0.5 * 0.1 * 2 - 0.5, rel_tol=1e-6)

@@ -1,0 +1,110 @@
+"""What people see of a run while it trains: progress, speed, memory, live curves. None of it is hashed or resumed."""
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from components.training.ceiling import matmul_ceiling
+from components.training.config import FitConfig
+from components.training.evaluate import validated
+from components.training.events import Events
+from components.training.memory import Gauge, size
+from components.training.precision import TYPES
+from components.training.profile import Profile
+from components.training.progress import Progress, say
+from components.training.rehearsal import rehearse
+from components.training.state import State
+from components.training.task import Measured, Task
+
+WARM = 3  # steps after which the measured memory is printed: the second is the first with the optimiser's state
+LONG = 10.0  # seconds of training from which on the ceiling is worth its third of a second
+
+
+class Monitor:
+    """Without `checkpoints` it only shows progress: nothing is rehearsed or written."""
+
+    def __init__(self, task: Task, state: State, config: FitConfig, checkpoints: Path | None) -> None:
+        self.task, self.state, self.config = task, state, config
+        self.progress = Progress(state.step, config.steps, config.batch_size * config.accumulation)
+        self.began, self.start = time.monotonic(), state.step
+        self.totals: Counter[str] = Counter()  # since this process began: examples, units of the task, FLOPs
+        self.seen = (self.began, Counter[str]())  # the same at the last point of the live curves
+        self.ceiling = 0.0  # FLOP/s; 0: not measured
+        self.gauge: Gauge | None = None
+        self.flops = 0  # of a micro-batch; 0: not known
+        self.rows = len(state.rows)  # that are in the live curves
+        self.checkpoints = checkpoints
+        self.events = Events(checkpoints, state.step) if checkpoints else None
+        self.profile = Profile(config.profile, state.device, checkpoints) if config.profile else None
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for part in (self.events, self.profile):
+            if part:
+                part.close()
+
+    def watch(self, micro_batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches, counted; before the first one a rehearsal of the step with it."""
+        first = next(micro_batches)
+        if self.checkpoints:
+            self._expect(first)
+        for batch in itertools.chain([first], micro_batches):
+            self.totals["examples"] += self.config.batch_size
+            self.totals["flops"] += self.flops
+            if isinstance(self.task, Measured):
+                self.totals.update(self.task.units(batch))
+            yield batch
+
+    def _expect(self, batch: Any) -> None:
+        expected = rehearse(self.task, batch, self.config)
+        self.flops = expected.flops
+        self.gauge = Gauge(self.state.device)
+        self.weights = expected.memory.weights
+        say(f"memory of a step, expected: {expected.memory}")
+
+    def stepped(self) -> None:
+        """After each step, when all that belongs to it is done."""
+        if self.profile:
+            self.profile.step()
+        if self.gauge and self.state.step - self.start == WARM:
+            say(f"memory of a step, measured: {size(self.weights + self.gauge.peak())}")
+        if self.events and self.rows < len(self.state.rows):
+            speed = {f"speed/{name}_per_second": rate for name, rate in self._rates(self.seen).items()}
+            self.seen = (time.monotonic(), self.totals.copy())
+            for row in self.state.rows[self.rows :]:
+                self.events.add(row)
+            self.events.add({"step": self.state.step, **speed, **self._peak()})
+            self.events.flush()
+            self.rows = len(self.state.rows)
+
+    def due(self) -> bool:
+        """It is time for a line."""
+        return self.progress.due()
+
+    def line(self, loss: float) -> None:
+        rates = self._rates((self.began, Counter()))
+        if self.flops and not self.ceiling and time.monotonic() - self.began > LONG:
+            self.ceiling = matmul_ceiling(TYPES[self.config.precision], self.state.device)
+        notes = [f"{rate:,.0f} {name}/s" for name, rate in rates.items() if name not in ("examples", "flops")]
+        if self.ceiling:
+            share = rates["flops"] / self.ceiling
+            notes.append(f"{rates['flops'] / 1e9:,.0f} GFLOP/s ({share:.0%} of matmul)")
+        notes += [size(int(value)) for value in self._peak().values()]
+        self.progress.show(self.state.step, {"loss": loss} | validated(self.state), notes)
+
+    def seconds(self) -> float:
+        return self.progress.seconds()
+
+    def _rates(self, since: tuple[float, Counter[str]]) -> dict[str, float]:
+        """A second, since a moment with its totals."""
+        moment, before = since
+        elapsed = max(time.monotonic() - moment, 1e-9)
+        return {name: (total - before[name]) / elapsed for name, total in self.totals.items() if total}
+
+    def _peak(self) -> dict[str, float]:
+        return {"memory/peak_bytes": float(self.weights + self.gauge.peak())} if self.gauge else {}
