@@ -7,7 +7,7 @@ never holds all logits; decoding step by step through `hidden` with a cache, tak
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from components.attention.cache import Cache
@@ -23,6 +23,7 @@ class CausalDecoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, vocabulary: int) -> None:
         super().__init__()
+        self.config = config
         self.context = config.context
         self.embedding = nn.Embedding(vocabulary, config.transformer.width)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
@@ -33,9 +34,11 @@ class CausalDecoder(nn.Module):
             self.head = nn.Linear(config.transformer.width, vocabulary, bias=False)
             nn.init.normal_(self.head.weight, std=EMBEDDING_DEVIATION)
 
-    def forward(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n vocabulary"]:
-        """Logits of the token after each. Rows of unequal length may be padded on the right: no token looks ahead."""
-        return self.logits(self.hidden(ids))
+    def forward(
+        self, ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n vocabulary"]:
+        """Logits of the token after each. Rows padded on the right need no mask: no token looks ahead."""
+        return self.logits(self.hidden(ids, mask=mask))
 
     def loss(
         self, ids: Int[Tensor, "b n"], targets: Int[Tensor, "b n"], lengths: Sequence[int] | None = None
@@ -48,10 +51,18 @@ class CausalDecoder(nn.Module):
         return vocabulary_loss(hidden, self.output, targets.flatten(), self.smoothing if self.training else 0.0)
 
     def hidden(
-        self, ids: Int[Tensor, "b n"], cache: Cache | None = None, lengths: Sequence[int] | None = None
+        self,
+        ids: Int[Tensor, "b n"],
+        cache: Cache | None = None,
+        lengths: Sequence[int] | None = None,
+        mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """Last hidden states; with a cache, of tokens that follow those in it."""
-        return self.stack(self.embedding(ids), cache=cache, lengths=lengths)
+        """Last hidden states; with a cache, of tokens that follow those in it.
+
+        mask: True where a token is real, of all tokens so far. Padding takes places all the same: on the left it is
+        for positions that tell distances alone (rotary, alibi, relative).
+        """
+        return self.stack(self.embedding(ids), mask, cache, lengths)
 
     def logits(self, hidden: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape vocabulary"]:
         return F.linear(hidden, self.output)

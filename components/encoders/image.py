@@ -1,7 +1,8 @@
 """Pictures to `Encoded`: the own stack as a vision transformer (Dosovitskiy et al. 2021), or timm's.
 
-Both take values from 0 to 1 and shift them to -1 to 1 themselves, so that training and serving cannot disagree. The own
-one pools by the mean over patches and has no class token (Beyer et al. 2022, "Better plain ViT baselines").
+Both take values from 0 to 1 and normalise them themselves, to -1 to 1 unless the own one is told otherwise, so that
+training and serving cannot disagree. The own one pools by the mean over patches (Beyer et al. 2022, "Better plain ViT
+baselines"), or by a class token that stands before them.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from components.encoders.initialise import keep_scale
 from components.transformer.stack import Stack
 
 CHANNELS = 3
+SCALE = 0.5  # deviation of the tokens, which positions are drawn for
 
 
 class PatchEmbedding(nn.Module):
@@ -55,18 +57,36 @@ STEMS: dict[str, Callable[[int, int], nn.Module]] = {"patches": PatchEmbedding, 
 
 
 class ImageEncoder(Encoder):
+    gain: Tensor
+    shift: Tensor
+
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
+        self.config = config
         self.size = config.size
         self.width = config.transformer.width
+        mean, deviation = (torch.tensor(values).view(CHANNELS, 1, 1) for values in (config.mean, config.deviation))
+        self.register_buffer("gain", 1 / deviation, persistent=False)
+        self.register_buffer("shift", -mean / deviation, persistent=False)
         self.stem = STEMS[config.stem](config.patch, self.width)
-        self.stack = Stack(config.transformer, context=(config.size // config.patch) ** 2, scale=0.5)
+        self.summary = nn.Parameter(torch.randn(self.width) * SCALE) if config.pool == "class" else None
+        self.stack = Stack(
+            config.transformer,
+            context=(config.size // config.patch) ** 2 + (config.pool == "class"),
+            scale=SCALE,
+            norm_first=config.norm_first,
+        )
 
     def forward(self, images: Float[Tensor, "b 3 y x"]) -> Encoded:
         """images: values from 0 to 1, config.size squared; ValueError for another size."""
         _check_size(images, self.size)
-        tokens = self.stack(self.stem(images * 2 - 1))
-        return Encoded(tokens, tokens.mean(1), _all_real(tokens))
+        tokens = self.stem(images * self.gain + self.shift)
+        if self.summary is None:
+            tokens = self.stack(tokens)
+            return Encoded(tokens, tokens.mean(1), _all_real(tokens))
+        first = self.summary.to(tokens.dtype).expand(len(tokens), 1, -1)
+        tokens = self.stack(torch.cat([first, tokens], dim=1))
+        return Encoded(tokens, tokens[:, 0], _all_real(tokens))
 
 
 class TimmImageEncoder(Encoder):

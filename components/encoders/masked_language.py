@@ -16,12 +16,12 @@ from components.encoders.text import TextEncoder
 class MaskedLanguageHead(nn.Module):
     """BERT's head: one dense layer, then the embedding's own matrix as the classifier, with a bias a token."""
 
-    def __init__(self, embedding: nn.Embedding) -> None:
+    def __init__(self, embedding: nn.Embedding, norm_epsilon: float) -> None:
         super().__init__()
         vocabulary, width = embedding.weight.shape
         self.embedding = embedding
         self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps=norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, tokens: Float[Tensor, "chosen d"]) -> Float[Tensor, "chosen vocabulary"]:
@@ -32,7 +32,7 @@ class MaskedLanguageModel(nn.Module):
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = MaskedLanguageHead(encoder.embedding)
+        self.head = MaskedLanguageHead(encoder.embedding, encoder.config.transformer.norm_epsilon)
 
     def forward(
         self,
@@ -40,7 +40,10 @@ class MaskedLanguageModel(nn.Module):
         mask: Bool[Tensor, "b n"] | None,
         chosen: Bool[Tensor, "b n"],
         lengths: Sequence[int] | None = None,
+        segments: Int[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "chosen vocabulary"]:
-        """Logits for the chosen tokens, row by row: the order of `targets[chosen]`. lengths: of texts packed into one
-        row."""
-        return self.head(self.encoder.contextual(ids, mask, lengths)[chosen])
+        """Logits for the chosen tokens, row by row: the order of `targets[chosen]`.
+
+        lengths: of texts packed into one row. segments: as the encoder takes them.
+        """
+        return self.head(self.encoder.contextual(ids, mask, lengths, segments)[chosen])

@@ -1,6 +1,7 @@
-"""Text to `Encoded`: token embeddings and the bidirectional stack, pooled by the mean over real tokens.
+"""Text to `Encoded`: token embeddings and the stack, bidirectional and pooled by the mean unless told otherwise.
 
-No token is set aside for the class: the mean uses every token's output and needs no pretraining of its own.
+No token is set aside for the class: the mean uses every token's output and needs no pretraining of its own. A causal
+stack pools by the last real token, which alone has seen the whole text (Radford et al. 2021, section 2.4).
 """
 
 from collections.abc import Sequence
@@ -21,19 +22,47 @@ class TextEncoder(Encoder):
 
     def __init__(self, config: TextConfig, vocabulary: int) -> None:
         super().__init__()
+        self.config = config
         self.width = config.transformer.width
         self.embedding = nn.Embedding(vocabulary, self.width)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
-        self.stack = Stack(config.transformer, context=config.context, scale=EMBEDDING_DEVIATION)
+        self.segments = None
+        if config.segments:
+            self.segments = nn.Embedding(config.segments, self.width)
+            nn.init.normal_(self.segments.weight, std=EMBEDDING_DEVIATION)
+        self.stack = Stack(config.transformer, context=config.context, scale=EMBEDDING_DEVIATION, causal=config.causal)
 
-    def forward(self, ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None = None) -> Encoded:
-        """mask: True where a token is real (padding follows the text); None when all are, which is faster."""
-        tokens = self.contextual(ids, mask)
+    def forward(
+        self,
+        ids: Int[Tensor, "b n"],
+        mask: Bool[Tensor, "b n"] | None = None,
+        segments: Int[Tensor, "b n"] | None = None,
+    ) -> Encoded:
+        """mask: True where a token is real (padding follows the text); None when all are, which is faster.
+
+        segments: the kind of each token, below config.segments; None when all are of kind 0.
+        """
+        tokens = self.contextual(ids, mask, segments=segments)
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        return Encoded(tokens, mean_of_real(tokens, mask), mask)
+        return Encoded(tokens, self._pool(tokens, mask), mask)
 
     def contextual(
-        self, ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None = None, lengths: Sequence[int] | None = None
+        self,
+        ids: Int[Tensor, "b n"],
+        mask: Bool[Tensor, "b n"] | None = None,
+        lengths: Sequence[int] | None = None,
+        segments: Int[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Tokens alone. lengths: the one row of ids holds texts of so many tokens, packed without padding."""
-        return self.stack(self.embedding(ids), mask, lengths=lengths)
+        tokens = self.embedding(ids)
+        if self.segments is not None:
+            tokens = tokens + self.segments(torch.zeros_like(ids) if segments is None else segments)
+        elif segments is not None:
+            raise ValueError("this encoder tells no segments apart: set `segments` in its configuration")
+        return self.stack(tokens, mask, lengths=lengths)
+
+    def _pool(self, tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b d"]:
+        if self.config.pool == "mean":
+            return mean_of_real(tokens, mask)
+        place = mask.long().argmax(1) if self.config.pool == "first" else mask.long().cumsum(1).argmax(1)
+        return tokens[torch.arange(len(tokens), device=tokens.device), place]

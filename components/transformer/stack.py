@@ -30,11 +30,16 @@ CONSTANT = 0.02  # deviation of all weights with `initialise: constant`
 
 
 class Stack(nn.Module):
-    """config.depth blocks for up to `context` tokens; `scale` is the standard deviation of the tokens that come in."""
+    """config.depth blocks for up to `context` tokens; `scale` is the standard deviation of the tokens that come in.
+
+    norm_first: normalise the tokens with their positions too, before the first block (CLIP's image tower).
+    """
 
     activations: Activations = "keep"  # what the backward pass computes again (training/activations.py)
 
-    def __init__(self, config: TransformerConfig, *, context: int, scale: float, causal: bool = False) -> None:
+    def __init__(
+        self, config: TransformerConfig, *, context: int, scale: float, causal: bool = False, norm_first: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         place = Place(context, config.width, config.heads, scale, config.features, causal, config.rotary_base)
@@ -44,6 +49,7 @@ class Stack(nn.Module):
             Block(config, self._core(context, causal), layer, rate)
             for layer, rate in enumerate(rates(config.drop_path, config.depth))
         )
+        self.norm_first = norm(config) if norm_first else None
         self.norm = norm(config)  # of the last tokens; with post-norm, whose blocks end in one, of the first
         self._initialise()
 
@@ -63,6 +69,8 @@ class Stack(nn.Module):
         """
         places, view = self._view(tokens, mask, cache, lengths)
         tokens = self.positions.embed(tokens, places)
+        if self.norm_first is not None:
+            tokens = self.norm_first(tokens)
         post = self.config.norm_place == "post"
         tokens = self.dropout(self.norm(tokens) if post else tokens)
         for block in self.blocks:

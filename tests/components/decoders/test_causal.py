@@ -36,6 +36,23 @@ def test_right_padding_changes_nothing_before_it():
     torch.testing.assert_close(decoder(padded)[:, :13], decoder(ids[:, :13]), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pieces", [[20], [12] + [1] * 8])
+def test_left_padding_under_a_mask_changes_nothing_behind_it(pieces):
+    decoder = built().eval()
+    ids = torch.randint(50, (2, 20))
+    mask = torch.ones(2, 20, dtype=torch.bool)
+    mask[0, :7] = False
+    cache, seen, stepped = decoder.cache(2), 0, []
+    with torch.no_grad():
+        for part in ids.split(pieces, dim=1):
+            seen += part.shape[1]
+            stepped.append(decoder.hidden(part, cache, mask=mask[:, :seen]))
+        logits = decoder.logits(torch.cat(stepped, dim=1))
+        torch.testing.assert_close(logits[:1, 7:], decoder(ids[:1, 7:]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(logits[1:], decoder(ids[1:]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(logits, decoder(ids, mask), atol=1e-5, rtol=1e-5)
+
+
 def test_learns_a_sequence_by_heart_and_every_parameter_takes_part():
     decoder = built(positions="learned", dropout=0.1)
     ids = torch.randint(50, (4, 25))

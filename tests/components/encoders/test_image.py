@@ -1,11 +1,13 @@
 """Image encoders: the own stack against timm's vision transformer with the same weights; refused names and sizes."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from components.attention.view import View
 from components.encoders.classifier import Classifier
 from components.encoders.image import ImageEncoder, PatchEmbedding, TimmImageEncoder
 from components.encoders.image_config import ImageConfig, TimmConfig
@@ -95,3 +97,34 @@ def test_convolutions_make_one_token_a_patch_in_reading_order() -> None:
 def test_convolutions_refuse_a_patch_that_is_no_power_of_two() -> None:
     with pytest.raises(ValueError, match="patch 6 must be"):
         ImageConfig(TransformerConfig(16, 1, 2), size=36, patch=6, stem="convolutions")
+
+
+def test_class_token_stands_first_and_is_the_pooled_vector(images):
+    encoder = ImageEncoder(replace(CONFIG, pool="class", norm_first=True))
+    encoded = encoder(images)
+    tokens = torch.cat([encoder.summary.expand(2, 1, -1), encoder.stem(images * 2 - 1)], dim=1)
+    first, table = encoder.stack.get_submodule("norm_first"), encoder.stack.positions.get_parameter("table")
+    tokens = first(tokens + table)
+    for block in encoder.stack.blocks:
+        tokens = block(tokens, View())
+    torch.testing.assert_close(encoded.tokens, encoder.stack.norm(tokens))
+    assert encoded.tokens.shape == (2, 17, 48) and encoded.mask.shape == (2, 17)
+    torch.testing.assert_close(encoded.pooled, encoded.tokens[:, 0])
+    encoded.pooled.square().sum().backward()
+    assert [name for name, weight in encoder.named_parameters() if weight.grad is None] == []
+
+
+def test_pixels_are_normalised_by_mean_and_deviation(images):
+    mean, deviation = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    plain = ImageEncoder(CONFIG)
+    other = ImageEncoder(replace(CONFIG, mean=mean, deviation=deviation))
+    other.load_state_dict(plain.state_dict())
+    normalised = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
+    torch.testing.assert_close(other(images).tokens, plain((normalised + 1) / 2).tokens, atol=1e-5, rtol=1e-5)
+
+
+def test_norm_first_with_post_norm_and_a_deviation_of_0_are_refused():
+    with pytest.raises(ValueError, match="norm_first is for norm_place pre"):
+        replace(CONFIG, transformer=replace(CONFIG.transformer, norm_place="post"), norm_first=True)
+    with pytest.raises(ValueError, match="must be above 0"):
+        replace(CONFIG, deviation=(0.5, 0.0, 0.5))

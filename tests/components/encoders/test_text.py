@@ -76,3 +76,40 @@ def test_packed_texts_guess_what_padded_ones_do(encoder):
     chosen = (torch.rand(3, 12) < 0.5) & mask
     packed = model(ids[mask][None], None, chosen[mask][None], lengths)
     torch.testing.assert_close(packed, model(ids, mask, chosen), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["first", "last"])
+def test_pool_takes_the_first_or_last_real_token(batch, pool):
+    ids, mask = batch
+    config = TextConfig(TransformerConfig(width=32, depth=2, heads=4), context=16, causal=True, pool=pool)
+    encoder = TextEncoder(config, vocabulary=40)
+    encoded = encoder(ids, mask)
+    for row, length in enumerate(LENGTHS.flatten().tolist()):
+        alone = encoder(ids[row : row + 1, :length])
+        torch.testing.assert_close(encoded.pooled[row], alone.tokens[0, 0 if pool == "first" else length - 1])
+        torch.testing.assert_close(alone.pooled[0], encoded.pooled[row])
+
+
+def test_causal_encoder_does_not_look_ahead(batch):
+    ids, _ = batch
+    encoder = TextEncoder(TextConfig(TransformerConfig(width=32, depth=2, heads=4), context=16, causal=True), 40)
+    changed = ids.clone()
+    changed[:, 5:] = (changed[:, 5:] + 1) % 40
+    torch.testing.assert_close(encoder(changed).tokens[:, :5], encoder(ids).tokens[:, :5])
+
+
+def test_segments_add_a_vector_each_and_are_0_where_none_are_given(batch):
+    ids, mask = batch
+    config = TextConfig(TransformerConfig(width=32, depth=2, heads=4), context=16, segments=2)
+    encoder = TextEncoder(config, vocabulary=40)
+    segments = (torch.arange(12) >= 5).long().expand(3, 12)
+    torch.testing.assert_close(encoder(ids, mask).tokens, encoder(ids, mask, torch.zeros_like(ids)).tokens)
+    told = encoder(ids, mask, segments).tokens
+    expected = encoder.stack(encoder.embedding(ids) + encoder.segments.weight[segments], mask)
+    torch.testing.assert_close(told, expected)
+    torch.testing.assert_close(encoder.contextual(ids[:1], None, [12], segments[:1]), told[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_segments_of_an_encoder_without_any_are_refused(encoder, batch):
+    with pytest.raises(ValueError, match="tells no segments apart: set `segments`"):
+        encoder(batch[0], None, torch.zeros_like(batch[0]))
