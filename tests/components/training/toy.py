@@ -1,4 +1,4 @@
-"""A regression that trains in milliseconds, shared by these tests."""
+"""Regressions that train in milliseconds, shared by these tests."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from components.training.config import FitConfig
+from components.training.activations import run_block
+from components.training.config import Activations, FitConfig
 
 Batch = tuple[Tensor, Tensor]
 
@@ -18,7 +19,10 @@ class Regression:
 
     def __init__(self, dropout: float = 0.0, seed: int = 0) -> None:
         torch.manual_seed(seed)
-        self.model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(dropout), nn.Linear(8, 1))
+        self.model = self.make(dropout)
+
+    def make(self, dropout: float) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(dropout), nn.Linear(8, 1))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         inputs, targets = batch
@@ -28,6 +32,31 @@ class Regression:
     def validate(self) -> dict[str, float]:
         inputs = torch.linspace(-1, 1, 32).view(8, 4)
         return {"loss": mse_loss(self.model(inputs), inputs.sum(1, keepdim=True)).item()}
+
+
+class Stacked(nn.Module):
+    """A stem, blocks that can compute their activations again, and a head; as the project's models are named."""
+
+    def __init__(self, dropout: float, depth: int = 2, width: int = 8) -> None:
+        super().__init__()
+        self.activations: Activations = "keep"
+        self.stem = nn.Linear(4, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout))
+            for _ in range(depth)
+        )
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.stem(inputs)
+        for block in self.blocks:
+            hidden = hidden + run_block(self.activations, block, hidden)
+        return self.head(hidden)
+
+
+class StackedRegression(Regression):
+    def make(self, dropout: float) -> nn.Module:
+        return Stacked(dropout)
 
 
 def batches(size: int) -> Callable[[int], Iterator[Batch]]:
@@ -59,3 +88,9 @@ def config(**changes) -> FitConfig:
         }
         | changes
     )
+
+
+def equal(first: nn.Module, second: nn.Module) -> bool:
+    """The same weights to the bit."""
+    there = second.state_dict()
+    return all(torch.equal(value, there[name]) for name, value in first.state_dict().items())
