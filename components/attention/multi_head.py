@@ -10,7 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from components.attention.block_sparse import BlockSparseCore
 from components.attention.config import Attention, BlockSparse, Linformer, Local, Performer
+from components.attention.linformer import LinformerCore
+from components.attention.local import LocalCore
+from components.attention.performer import PerformerCore
 from components.attention.positions import rotate
 from components.attention.softmax import SoftmaxCore
 from components.attention.view import Rotation, View
@@ -87,12 +91,8 @@ def core(kind: Attention, *, causal: bool, context: int, features: int, dropout:
     """The core that a configuration describes, for `features` a head. Dropout on weights: softmax alone has them."""
     match kind:
         case Local():
-            from components.attention.local import LocalCore
-
             return LocalCore(window=kind.window, causal=causal)
         case BlockSparse():
-            from components.attention.block_sparse import BlockSparseCore
-
             return BlockSparseCore(
                 block=kind.block,
                 window=kind.window,
@@ -102,12 +102,8 @@ def core(kind: Attention, *, causal: bool, context: int, features: int, dropout:
                 causal=causal,
             )
         case Linformer():
-            from components.attention.linformer import LinformerCore
-
             return LinformerCore(rank=kind.rank, context=context, causal=causal)
         case Performer():
-            from components.attention.performer import PerformerCore
-
             return PerformerCore(head_features=features, features=kind.features, seed=kind.seed, causal=causal)
         case _:
             return SoftmaxCore(causal=causal, dropout=dropout)
