@@ -25,6 +25,13 @@ class Examples(Protocol):
     def __call__(self, index: int, rng: np.random.Generator | None, /) -> Any: ...
 
 
+@runtime_checkable
+class NamedExamples(Protocol):
+    """Examples that have names, for reports."""
+
+    def name(self, index: int) -> str: ...
+
+
 class Prepared:
     """Examples made from records (any sequence) by `prepare(record, rng)`."""
 
@@ -36,6 +43,11 @@ class Prepared:
 
     def __call__(self, index: int, rng: np.random.Generator | None) -> Any:
         return self.prepare(self.records[index], rng)
+
+    def name(self, index: int) -> str:
+        """The record's key, or its number where it has none."""
+        record = self.records[index]
+        return str(record.get("key", index)) if isinstance(record, dict) else str(index)
 
 
 class Loader(Generic[Batch]):
@@ -67,9 +79,18 @@ class Loader(Generic[Batch]):
     def __getitem__(self, number: int) -> Batch:
         """The batch of that number: positions number * batch_size and on."""
         first = number * self.batch_size
-        indices = self.order[first : first + self.batch_size].tolist()
         rngs = (np.random.default_rng((self.seed, first + offset)) for offset in range(self.batch_size))
-        return self.collate([self.examples(index, rng) for index, rng in zip(indices, rngs, strict=True)])
+        return self.collate([self.examples(index, rng) for index, rng in zip(self.indices(number), rngs, strict=True)])
+
+    def indices(self, number: int) -> list[int]:
+        """The examples in the batch of that number."""
+        first = number * self.batch_size
+        return self.order[first : first + self.batch_size].tolist()
+
+    def names(self, number: int) -> list[str]:
+        """Names of the examples in the batch of that number; their indices where they have none."""
+        name = self.examples.name if isinstance(self.examples, NamedExamples) else str
+        return [name(index) for index in self.indices(number)]
 
     def in_order(self) -> Iterator[Batch]:
         """One finite pass over all examples, in index order, not augmented; the last batch may be smaller."""

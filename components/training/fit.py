@@ -77,8 +77,9 @@ def run(task: Task, batches: Callable[[int], Iterator[Any]], config: FitConfig, 
             train_step(task, state, config, micro_batches)
             log(state, config, monitor, batches)
             if due(config.validate_every, state, config):
+                check_finite(state, config, batches)
                 evaluate(task, state, config)
-                log_stop(state, config, batches)
+                log_stop(state, config)
             monitor.stepped()
             if checkpoints and due(config.save_every, state, config):
                 check_finite(state, config, batches)
@@ -124,10 +125,9 @@ def add_point(state: State, config: FitConfig) -> None:
     state.window.clear()
 
 
-def log_stop(state: State, config: FitConfig, batches: Any) -> None:
+def log_stop(state: State, config: FitConfig) -> None:
     """The last point of a run that its validation has just stopped."""
     if stalled(state, config) and state.window:
-        check_finite(state, config, batches)
         add_point(state, config)
 
 

@@ -61,3 +61,11 @@ def test_an_error_in_a_worker_comes_out() -> None:
     batches = Loader(Prepared([1, 2], broken), list, batch_size=2, seed=0, workers=1)(0)
     with pytest.raises(ZeroDivisionError, match="in a worker"):
         next(batches)
+
+
+def test_the_names_of_a_batch_are_those_of_its_examples() -> None:
+    records = [{"key": f"clip_{index}"} for index in range(10)] + [{"text": "no key"}]
+    loader = Loader(Prepared(records, lambda record, _rng: record.get("key", "10")), list, batch_size=4, seed=0)
+    for number, batch in enumerate(islice(loader(0), 6)):  # more than two epochs of 11
+        assert loader.names(number) == batch
+    assert make(0).names(2) == [str(record) for record, _ in next(make(0)(2)).tolist()]  # records without keys

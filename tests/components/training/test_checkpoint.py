@@ -16,9 +16,18 @@ import torch
 from components.training import checkpoint
 from components.training.fit import History, fit
 from components.training.weights import weights
-from tests.components.training.toy import Batch, Regression, batches, config
+from tests.components.training.toy import Batch, Regression, StackedRegression, batches, config
 
 SETTINGS = {"precision": "bf16", "keep": "best", "accumulation": 2, "log_every": 4}
+EVERYTHING = {
+    "precision": "fp16",
+    "optimiser": "muon",
+    "layer_decay": 0.7,
+    "ema": 0.8,
+    "schedule": "wsd",
+    "activations": "recompute",
+    "patience": 3,
+}
 
 
 class Cut(Exception):
@@ -27,8 +36,8 @@ class Cut(Exception):
 
 def run(folder: Path | None, cut_at: int | None = None, **changes) -> tuple[Regression, History, str]:
     """A run with dropout; cut off when it asks for the first batch of step `cut_at`, counted from 0."""
-    task = Regression(dropout=0.3)
     settings = config(**SETTINGS | changes)
+    task = (StackedRegression if changes.get("optimiser") == "muon" else Regression)(dropout=0.3)
 
     def stream(start: int) -> Iterator[Batch]:
         for number, batch in enumerate(batches(4)(start), start):
@@ -56,6 +65,17 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(tmp_path: Path, step: in
     assert same(whole, resumed)
     assert f"continuing after step {step // 5 * 5} of 20" in resumed[2]
     assert same(whole, run(tmp_path))  # a finished run is not trained again
+
+
+@pytest.mark.parametrize("step", [2, 5, 13, 19])
+def test_so_does_one_with_loss_scale_muon_average_and_patience(tmp_path: Path, step: int) -> None:
+    """The loss scale falls in its first steps, and saving each second step catches it on the way."""
+    whole = run(None, **EVERYTHING, save_every=2)
+    assert len({row["loss_scale"] for row in whole[1].rows if "loss_scale" in row}) > 1
+    with pytest.raises(Cut):
+        run(tmp_path, cut_at=step, **EVERYTHING, save_every=2)
+    for _ in range(2):
+        assert same(whole, run(tmp_path, **EVERYTHING, save_every=2))
 
 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:

@@ -11,11 +11,7 @@ from torch import Tensor, nn
 
 from components.training.fit import fit
 from components.training.weights import weights
-from tests.components.training.toy import Batch, Regression, batches, config
-
-
-def equal(first: nn.Module, second: nn.Module) -> bool:
-    return all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
+from tests.components.training.toy import Batch, Regression, batches, config, equal
 
 
 def run(task: Regression, size: int = 4, **changes) -> Any:
@@ -134,46 +130,6 @@ def test_bf16_trains_fp32_weights() -> None:
     assert run(task, precision="bf16", steps=60, learning_rate=0.05).figures["loss"] < first / 2
     assert kinds == {torch.bfloat16}
     assert {value.dtype for value in weights(task.model).values()} == {torch.float32}
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_named_with_its_step(value: float) -> None:
-    class Broken(Regression):
-        calls = 0
-
-        def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-            self.calls += 1
-            loss, figures = super().loss(batch)
-            return (loss * value if self.calls == 2 * 7 else loss), figures
-
-    with pytest.raises(FloatingPointError, match=rf"^step 7: loss is {value}.*learning_rate \(0.01\)"):
-        run(Broken(), accumulation=2, log_every=10)
-
-
-def test_a_gradient_that_is_not_finite_is_found_before_it_is_saved(tmp_path) -> None:
-    tenth = next(batches(4)(9))[0]
-
-    class Steep(Regression):
-        def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-            loss, figures = super().loss(batch)
-            if torch.equal(batch[0], tenth):
-                loss = (
-                    loss + self.model(torch.zeros(1, 4)).sub(self.model(torch.zeros(1, 4))).sum().sqrt()
-                )  # 0, infinitely steep
-            return loss, figures
-
-    with pytest.raises(FloatingPointError, match=r"^step 10: gradient_norm is"):
-        fit(Steep(), batches(4), config(log_every=50), checkpoints=tmp_path)
-    assert [path.name for path in tmp_path.glob("step-*")] == ["step-000000005"]
-
-
-def test_a_validation_that_is_not_finite_stops_the_run() -> None:
-    class Blind(Regression):
-        def validate(self) -> dict[str, float]:
-            return {"loss": math.nan}
-
-    with pytest.raises(FloatingPointError, match="^step 6: validation loss is nan"):
-        run(Blind())
 
 
 def test_warmup_must_be_shorter_than_the_run() -> None:

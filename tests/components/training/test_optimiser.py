@@ -1,16 +1,19 @@
-"""Which parameters AdamW decays, and one update against the paper's formula."""
+"""Which parameters are decayed or orthogonalised, updates against the papers' formulas, and restored state."""
 
+import copy
 import math
 
+import numpy as np
+import pytest
 import timm
 import torch
 from torch import nn
 
 from components.encoders.text import TextEncoder
 from components.encoders.text_config import TextConfig
-from components.training.optimiser import build
+from components.training.optimiser import Optimiser, build
 from components.transformer.config import TransformerConfig
-from tests.components.training.toy import config
+from tests.components.training.toy import Stacked, config, equal
 
 
 def decays(model: nn.Module) -> dict[str, float]:
@@ -60,3 +63,81 @@ def test_one_step_by_hand() -> None:
     optimiser.step()
     assert math.isclose(model.weight.item(), 2 - 0.5 * 0.1 * 2 - 0.5, rel_tol=1e-6)
     assert math.isclose(model.bias.item(), 3 - 0.5, rel_tol=1e-6)
+
+
+def orthogonal(matrix: np.ndarray) -> np.ndarray:
+    """Newton-Schulz as in the post, in double precision: X <- aX + b(XX')X + c(XX')^2 X, five times."""
+    matrix = matrix / np.linalg.norm(matrix)
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    for _ in range(5):
+        gram = wide @ wide.T
+        wide = 3.4445 * wide + (-4.7750 * gram + 2.0315 * gram @ gram) @ wide
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (3, 6)])
+def test_two_steps_of_muon_by_the_papers_formula(shape: tuple[int, int]) -> None:
+    """Jordan et al. 2024 with Nesterov's momentum; the update times 0.2 sqrt(max(rows, columns)) (Liu et al. 2025)."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.blocks = nn.ModuleList([nn.Linear(shape[1], shape[0])])
+
+    model = Model()
+    optimiser = build(model, config(optimiser="muon", weight_decay=0.1))
+    weight, momentum = model.blocks[0].weight, np.zeros(shape)
+    expected = weight.detach().double().numpy().copy()
+    for step, rate in enumerate((0.5, 0.25)):
+        gradient = np.random.default_rng(step).normal(size=shape)
+        weight.grad = torch.from_numpy(gradient).float()
+        optimiser.set_rate(rate)
+        optimiser.step()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        update = orthogonal(0.95 * momentum + 0.05 * gradient)
+        expected = expected * (1 - rate * 0.1) - rate * 0.2 * math.sqrt(max(shape)) * update
+        np.testing.assert_allclose(weight.detach().numpy(), expected, atol=0.02)  # torch's products are in bf16
+
+
+def test_muon_gets_the_matrices_of_blocks_and_adamw_the_rest() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(5, 4)
+            self.blocks = nn.ModuleList([nn.ModuleDict({"mix": nn.Linear(4, 4), "table": nn.Embedding(3, 4)})])
+            self.blocks[0].position = nn.Parameter(torch.zeros(3, 4))
+            self.head = nn.Linear(4, 5)
+
+    model = Model()
+    parts = build(model, config(optimiser="muon")).parts
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = [{names[id(p)] for group in part.param_groups for p in group["params"]} for part in parts]
+    assert found[1] == {"blocks.0.mix.weight"} and found[0] == set(names.values()) - found[1]
+
+
+def test_muon_without_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="^muon: Linear has no matrices to train inside blocks.<i>: set adamw"):
+        build(nn.Linear(2, 2), config(optimiser="muon"))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_restored_it_goes_on_with_the_same_bits(kind: str) -> None:
+    def steps(model: nn.Module, optimiser: Optimiser, numbers: range) -> None:
+        for number in numbers:
+            model(torch.ones(2, 4) * number).sum().backward()
+            optimiser.set_rate(0.01)
+            optimiser.step()
+            optimiser.zero_grad()
+
+    settings = config(optimiser=kind, layer_decay=0.5)
+    torch.manual_seed(0)
+    model = Stacked(0.0)
+    optimiser = build(model, settings)
+    steps(model, optimiser, range(1, 4))
+    other = copy.deepcopy(model)
+    restored = build(other, settings)
+    restored.restore(optimiser.tensors())
+    for each, its in ((model, optimiser), (other, restored)):
+        steps(each, its, range(4, 7))
+    assert equal(model, other)
