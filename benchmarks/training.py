@@ -1,0 +1,277 @@
+"""A training step against peers, same size and same data in one run: tokens a second, ratios, share of the ceiling.
+
+    python -m benchmarks.training decoder [--precision bf16] [--compile] [--nanogpt PATH] [--json FILE]
+    python -m benchmarks.training masked [--precision bf16] [--json FILE]
+
+decoder: a causal decoder, 6 x 384 on 8 x 256 tokens by default, against transformers' Llama and GPT-2, x-transformers
+and, where the path of a checkout is given, nanoGPT. To reach: 1.15x Llama and x-transformers, not behind nanoGPT, 62% of
+what the machine's matrix products reach. `--size 350m` is 24 x 1024 on 8 x 2048 tokens, for a GPU.
+masked: BERT's masked-token step on texts of 32 to 256 tokens, packed, against transformers with padding, counted in
+useful tokens. To reach: 2x.
+
+Every peer steps once a round with the fused AdamW of torch; the ratio is the median over rounds of paired times, in CPU
+seconds of this process (in wall seconds on a GPU). On a machine without AVX-512 bf16 is slower than fp32: the default
+precision is the faster one.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.environment import environment
+from components.decoders.causal import CausalDecoder
+from components.decoders.config import DecoderConfig
+from components.encoders.masked_language import MaskedLanguageModel
+from components.encoders.text import TextEncoder
+from components.encoders.text_config import TextConfig
+from components.training.ceiling import matmul_ceiling
+from components.training.precision import autocast
+from components.transformer.config import TransformerConfig
+
+CHOSEN = 0.15  # share of tokens to guess
+
+
+@dataclass(frozen=True)
+class Size:
+    depth: int
+    width: int
+    heads: int
+    vocabulary: int
+    batch: int
+    length: int
+
+
+SIZES = {"small": Size(6, 384, 6, 8192, 8, 256), "350m": Size(24, 1024, 16, 32768, 8, 2048)}
+
+
+@dataclass
+class Peer:
+    name: str
+    model: nn.Module
+    loss: Callable[[], Tensor]  # forward pass
+
+
+def decoder_peers(size: Size, device: torch.device, nanogpt: Path | None) -> list[Peer]:
+    """Ours first; without dropout, output matrix tied to the embedding, attention by SDPA."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+    from x_transformers import Decoder, TransformerWrapper
+
+    ids = torch.randint(size.vocabulary, (size.batch, size.length + 1), device=device)
+    inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    shape = TransformerConfig(size.width, size.depth, size.heads, bias="none")
+    own = CausalDecoder(DecoderConfig(shape, size.length), size.vocabulary)
+    common = {"vocab_size": size.vocabulary, "attn_implementation": "sdpa", "use_cache": False}
+    dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=size.width,
+            intermediate_size=size.width * 8 // 3,
+            num_hidden_layers=size.depth,
+            num_attention_heads=size.heads,
+            max_position_embeddings=size.length,
+            tie_word_embeddings=True,
+            **common,
+        )
+    )
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(
+            n_embd=size.width, n_layer=size.depth, n_head=size.heads, n_positions=size.length, **dropouts, **common
+        )
+    )
+    layers = Decoder(
+        dim=size.width,
+        depth=size.depth,
+        heads=size.heads,
+        attn_dim_head=size.width // size.heads,
+        rotary_pos_emb=True,
+        attn_flash=True,
+    )
+    wrapper = TransformerWrapper(
+        num_tokens=size.vocabulary, max_seq_len=size.length, attn_layers=layers, tie_embedding=True
+    )
+    peers = [
+        Peer("tsumugi", own, lambda: own.loss(inputs, targets)),
+        Peer("transformers Llama", llama, lambda: cross_entropy(llama(inputs).logits, targets)),
+        Peer("transformers GPT-2", gpt2, lambda: cross_entropy(gpt2(inputs).logits, targets)),
+        Peer("x-transformers", wrapper, lambda: cross_entropy(wrapper(inputs), targets)),
+    ]
+    if nanogpt:
+        nano = load_nanogpt(nanogpt, size)
+        peers.append(Peer("nanoGPT", nano, lambda: nano(inputs, targets)[1]))
+    for peer in peers:
+        peer.model.to(device).train()
+    return peers
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def load_nanogpt(checkout: Path, size: Size) -> nn.Module:
+    """GPT of the checkout's model.py."""
+    path = checkout / "model.py"
+    specification = importlib.util.spec_from_file_location("nanogpt", path)
+    if specification is None or specification.loader is None or not path.is_file():
+        raise SystemExit(f"{path} is missing: give the path of a checkout of nanoGPT")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["nanogpt"] = module
+    specification.loader.exec_module(module)
+    config = module.GPTConfig(
+        block_size=size.length,
+        vocab_size=size.vocabulary,
+        n_layer=size.depth,
+        n_head=size.heads,
+        n_embd=size.width,
+        dropout=0.0,
+        bias=False,
+    )
+    return module.GPT(config)
+
+
+def masked_peers(size: Size, device: torch.device) -> tuple[list[Peer], int]:
+    """Both learn the same chosen tokens of the same texts; the number of useful tokens a step comes with them."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    lengths = torch.linspace(32, 256, 16).int()[torch.randperm(16)].tolist()
+    ids = torch.randint(size.vocabulary, (16, max(lengths)), device=device)
+    mask = torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device)[:, None]
+    chosen = (torch.rand(ids.shape, device=device) < CHOSEN) & mask
+    labels = ids.where(chosen, -100)
+    shape = TransformerConfig(size.width, size.depth, size.heads, positions="learned", norm_place="post")
+    own = MaskedLanguageModel(TextEncoder(TextConfig(shape, 256), size.vocabulary))
+    bert = BertForMaskedLM(
+        BertConfig(
+            vocab_size=size.vocabulary,
+            hidden_size=size.width,
+            num_hidden_layers=size.depth,
+            num_attention_heads=size.heads,
+            intermediate_size=4 * size.width,
+            max_position_embeddings=256,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            attn_implementation="sdpa",
+        )
+    )
+    row, guessed, wanted = ids[mask][None], chosen[mask][None], ids[chosen]
+    peers = [
+        Peer("tsumugi, packed", own, lambda: F.cross_entropy(own(row, None, guessed, lengths).float(), wanted)),
+        Peer(
+            "transformers BERT, padded",
+            bert,
+            lambda: bert(input_ids=ids, attention_mask=mask.long(), labels=labels).loss,
+        ),
+    ]
+    for peer in peers:
+        peer.model.to(device).train()
+    return peers, int(mask.sum())
+
+
+def seconds_a_step(peers: list[Peer], precision: str, device: torch.device, rounds: int) -> dict[str, list[float]]:
+    """Times of each peer's step, round by round, after one that warms it up (and compiles it)."""
+    optimisers = [torch.optim.AdamW(peer.model.parameters(), 3e-4, fused=True) for peer in peers]
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    times: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    for number in range(rounds + 1):
+        for peer, optimiser in zip(peers, optimisers, strict=True):
+            started = clock()
+            with autocast(precision, device):  # type: ignore[arg-type]
+                loss = peer.loss()
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if number:
+                times[peer.name].append(clock() - started)
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+    return times
+
+
+def operations(model: nn.Module, size: Size) -> float:
+    """Floating-point operations of a decoder's training step: 6 a weight of a matrix and token (Kaplan et al. 2020,
+    section 2.1), and 6 n^2 d a block and row for causal attention."""
+    weights = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "position" not in name)
+    tokens = size.batch * size.length
+    return 6.0 * weights * tokens + 6.0 * size.length**2 * size.width * size.depth * size.batch
+
+
+def rows(times: dict[str, list[float]], tokens: int) -> list[dict[str, Any]]:
+    """A row a peer: tokens a second (median), and ours over it, with the least and the most of all rounds."""
+    own = next(iter(times.values()))
+    table = []
+    for name, each in times.items():
+        ratios = sorted(theirs / ours for theirs, ours in zip(each, own, strict=True))
+        table.append(
+            {
+                "peer": name,
+                "tokens_per_second": round(tokens / statistics.median(each)),
+                "own_over_it": round(statistics.median(ratios), 3),
+                "least": round(ratios[0], 3),
+                "most": round(ratios[-1], 3),
+            }
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("work", choices=["decoder", "masked"])
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true", help="every peer by torch.compile (a minute each)")
+    parser.add_argument("--nanogpt", type=Path, metavar="PATH", help="a checkout of nanoGPT")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(arguments.threads)
+    device, size = torch.device(arguments.device), SIZES[arguments.size]
+    if arguments.work == "decoder":
+        peers, tokens = decoder_peers(size, device, arguments.nanogpt), size.batch * size.length
+    else:
+        peers, tokens = masked_peers(size, device)
+    if arguments.compile:
+        for peer in peers:
+            peer.loss = torch.compile(peer.loss)
+    dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
+    before = matmul_ceiling(dtype, device)
+    times = seconds_a_step(peers, arguments.precision, device, arguments.rounds)
+    ceiling = max(before, matmul_ceiling(dtype, device))
+    table = rows(times, tokens)
+    if arguments.work == "decoder":
+        for row, peer in zip(table, peers, strict=True):
+            reached = operations(peer.model, size) / statistics.median(times[peer.name])
+            row["share_of_ceiling"] = round(reached / ceiling, 3)
+    how = f"{arguments.precision}, {'compiled' if arguments.compile else 'eager'}, {arguments.threads} thread(s)"
+    print(f"{arguments.work}, {how}, matrix products reach {ceiling / 1e9:.0f} GFLOP/s")
+    for row in table:
+        share = f"   {row['share_of_ceiling']:.0%} of the ceiling" if "share_of_ceiling" in row else ""
+        spread = f"{row['own_over_it']:.2f} ({row['least']:.2f} to {row['most']:.2f})"
+        print(f"{row['peer']:26} {row['tokens_per_second']:>9,} tokens a second   own / it {spread}{share}")
+    if arguments.json:
+        result = {
+            "environment": environment("torch", "transformers", "x-transformers"),
+            "work": arguments.work,
+            "how": how,
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+            "matmul_ceiling": round(ceiling),
+            "peers": table,
+        }
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What is claimed of far information: Transformer against recurrent nets, residual path and norms."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from components.evaluation.verdicts import Finding, judge, mean, slope
+from flows.stages.claims.rows import Rows, Table, percent, table
+
+RECURRENT = ("lstm", "gru")
+
+
+def findings(rows: Rows) -> Iterator[Finding]:
+    yield from _recall(rows.of("train_recall"))
+    yield from _time(rows.of("measure_recurrence"))
+    yield from _gradients(rows.of("measure_gradients"))
+
+
+def _recall(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    if not rows:
+        return
+    farthest = max(row["distance"] for row in rows)
+    found = {(row["model"], row["seed"]): row["accuracy"] for row in rows if row["distance"] == farthest}
+    own = [accuracy for (model, _), accuracy in found.items() if model == "transformer"]
+    low = (1 + rows[0]["chance"]) / 2
+    reached = mean(own)
+    yield Finding(
+        "Self-attention reaches any distance in one step",
+        f"recall of a token {farthest} steps back, over {len(own)} seeds",
+        f"above {percent(low)}, halfway from chance to all",
+        reached,
+        judge(reached, low=low),
+        "train_recall",
+        "share",
+    )
+    seeds = [seed for model, seed in found if model == "transformer"]
+    margins = [
+        found["transformer", seed] - max(found[model, seed] for model in RECURRENT if (model, seed) in found)
+        for seed in seeds
+    ]
+    lead = mean(margins)
+    yield Finding(
+        "Recurrent nets lose far information, Transformers do not",
+        f"recall at {farthest} steps, Transformer less the better recurrent net of equal parameters, by seed",
+        "above 0",
+        lead,
+        judge(lead, low=0),
+        "train_recall",
+        "share",
+    )
+
+
+def _time(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    for model in dict.fromkeys(row["model"] for row in rows if row["model"] in RECURRENT):
+        exponent = mean(exponents([row for row in rows if row["model"] == model]))
+        yield Finding(
+            f"Recurrent nets train in time proportional to length ({model.upper()})",
+            "exponent of the time of a training pass in its length, by round",
+            "0.8 to 1.2",
+            exponent,
+            judge(exponent, low=0.8, high=1.2),
+            "measure_recurrence",
+        )
+
+
+def exponents(rows: list[dict[str, Any]], shortest: int = 0) -> list[float]:
+    """Of seconds in length, one a round, over lengths from `shortest` on."""
+    rounds: dict[int, list[tuple[int, float]]] = {}
+    for row in rows:
+        if row["length"] >= shortest:
+            rounds.setdefault(row["round"], []).append((row["length"], row["seconds"]))
+    return [slope(*zip(*points, strict=True)) for points in rounds.values()]
+
+
+def _gradients(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    from math import log10
+
+    norms = {(row["variant"], row["block"], row["seed"]): row["norm"] for row in rows if row["table"] == "depth"}
+    seeds = sorted({seed for _, _, seed in norms})
+    if not seeds:
+        return
+    last = max(block for _, block, _ in norms)
+
+    def drift(variant: str, seed: int) -> float:
+        """Powers of ten between the gradients at the first and the last block, either way."""
+        first, end = (max(norms[variant, block, seed], 1e-45) for block in (0, last))
+        return abs(log10(first / end))
+
+    for without, wording in (("neither", "neither"), ("norm", "no residual path"), ("residual", "no LayerNorm")):
+        saved = mean([drift(without, seed) - drift("both", seed) for seed in seeds])
+        yield Finding(
+            f"Residuals and LayerNorm keep gradients stable (against {wording})",
+            f"powers of ten by which the gradient drifts over {last + 1} blocks, less that with both, by seed",
+            "above 0",
+            saved,
+            judge(saved, low=0),
+            "measure_gradients",
+        )
+
+
+def tables(rows: Rows) -> Iterator[Table]:
+    yield table(
+        "train_recall",
+        "Recall of a token, by its distance",
+        rows.of("train_recall"),
+        down="model",
+        across="distance",
+        value=lambda each: percent(sum(row["accuracy"] for row in each) / len(each)),
+    )
+    yield table(
+        "measure_recurrence",
+        "A training pass, by length",
+        rows.of("measure_recurrence"),
+        down="model",
+        across="length",
+        value=_milliseconds,
+    )
+    yield table(
+        "measure_gradients",
+        "Gradient at a token, by its distance",
+        [row for row in rows.of("measure_gradients") if row["table"] == "distance"],
+        down="model",
+        across="distance",
+        value=lambda each: f"{sum(row['norm'] for row in each) / len(each):.1e}",
+    )
+
+
+def _milliseconds(each: list[dict[str, Any]]) -> str:
+    from statistics import median
+
+    return f"{1000 * median(row['seconds'] for row in each):,.1f} ms"

@@ -1,0 +1,158 @@
+"""Measures what kinds of attention cost by length: time and peak memory, forward and backward, and where each one pays.
+
+Three tables of rows in rows.json, told apart by `table`:
+- length: each kind at each length, without projections: seconds of a pass, and its memory above the inputs;
+- width: softmax attention at one length by the number of heads, of equal size: cost by d;
+- heads: multi-head attention with its projections at one width, by the number of heads that share it.
+Every kind is timed once a round, so that ratios pair what ran in the same minute. Runs alone on its machine.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Interval
+
+from components.attention.config import BlockSparse, Linformer, Local, Performer, Softmax
+from flows.stages.runtime import Stage, start, write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+KINDS = (Softmax, Local, BlockSparse, Linformer, Performer)
+
+
+@dataclass(frozen=True)
+class Params:
+    group: Literal["core", "study"]
+    lengths: list[Annotated[int, Interval(ge=16, le=1_048_576)]]  # tokens
+    explicit: Annotated[int, Ge(0)]  # longest at which the whole matrix of weights is held
+    rounds: Annotated[int, Ge(2)]  # times each is measured
+    kinds: list[Literal["softmax", "local", "block_sparse", "linformer", "performer"]]
+    heads: Annotated[int, Ge(1)] = 4
+    features: Annotated[int, Ge(1)] = 64  # of a head
+    width_at: Annotated[int, Ge(16)] = 1024  # tokens of the tables `width` and `heads`
+    threads: Annotated[int, Interval(ge=1)] = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+def cost(params: Params) -> str:
+    return (
+        f"{len(params.kinds) + 1} kinds of attention at {', '.join(map(str, params.lengths))} tokens, "
+        f"{params.rounds} rounds; the machine to itself"
+    )
+
+
+def explicit(queries: "torch.Tensor", keys: "torch.Tensor", values: "torch.Tensor") -> "torch.Tensor":
+    """softmax(Q K^T / sqrt(c)) V with the whole matrix, as the formula is written."""
+    scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+    return scores.softmax(-1) @ values
+
+
+def passes(params: Params, length: int) -> dict[str, Callable[[], None]]:
+    """A forward and backward pass of each kind at one length, on the same inputs."""
+    import torch
+
+    from components.attention.multi_head import core
+
+    shape = 1, params.heads, length, params.features
+    inputs = [torch.randn(shape, device=params.device, requires_grad=True) for _ in range(3)]
+    cotangent = torch.randn(shape, device=params.device)
+    chosen = {kind().kind: kind() for kind in KINDS}
+    made: dict[str, Callable[..., torch.Tensor]] = {
+        name: core(chosen[name], causal=False, context=length, features=params.features, dropout=0.0).to(params.device)
+        for name in params.kinds
+    }
+    if length <= params.explicit:
+        made["explicit"] = explicit
+
+    def one(attend: Callable[..., torch.Tensor]) -> Callable[[], None]:
+        return lambda: torch.autograd.backward(attend(*inputs), cotangent)
+
+    return {name: one(attend) for name, attend in made.items()}
+
+
+def by_length(params: Params) -> Iterator[dict[str, Any]]:
+    from components.evaluation.measure import peak_memory, seconds
+
+    for length in params.lengths:
+        made = passes(params, length)
+        peaks = {name: peak_memory(run) for name, run in made.items()}
+        for number in range(params.rounds):
+            for name, run in made.items():
+                yield {
+                    "table": "length",
+                    "attention": name,
+                    "length": length,
+                    "round": number,
+                    "seconds": seconds(run),
+                    "peak_bytes": peaks[name],
+                }
+        print(f"{length:,} tokens: {', '.join(made)}", flush=True)
+
+
+def by_width(params: Params) -> Iterator[dict[str, Any]]:
+    """Softmax attention by its number of heads, each of the same size."""
+    from components.evaluation.measure import seconds
+
+    made = {
+        heads: passes(replace(params, heads=heads, kinds=["softmax"], explicit=0), params.width_at)["softmax"]
+        for heads in (1, 2, 4, 8)
+    }
+    for number in range(params.rounds):
+        for heads, run in made.items():
+            width = heads * params.features
+            yield {"table": "width", "width": width, "round": number, "seconds": seconds(run)}
+
+
+def by_heads(params: Params) -> Iterator[dict[str, Any]]:
+    """Multi-head attention, projections and all, by the number of heads of one width."""
+    import torch
+    from components.evaluation.measure import seconds
+
+    from components.attention.multi_head import MultiHeadAttention
+    from components.attention.softmax import SoftmaxCore
+    from components.attention.view import View
+
+    width = params.heads * params.features
+    tokens = torch.randn(1, params.width_at, width, device=params.device, requires_grad=True)
+    cotangent = torch.randn_like(tokens)
+
+    def one(heads: int) -> Callable[[], None]:
+        attention = MultiHeadAttention(width, heads, SoftmaxCore(causal=False)).to(params.device)
+        return lambda: torch.autograd.backward(attention(tokens, View()), cotangent)
+
+    made = {heads: one(heads) for heads in (1, 2, 4, 8) if width % heads == 0}
+    for number in range(params.rounds):
+        for heads, run in made.items():
+            yield {"table": "heads", "heads": heads, "round": number, "seconds": seconds(run)}
+
+
+def medians(rows: list[dict[str, Any]], name: str, scale: float) -> dict[str, list[tuple[float, float]]]:
+    """Kind -> (length, median over the rounds) in order of length."""
+    from statistics import median
+
+    series: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        if row["table"] == "length":
+            series.setdefault(row["attention"], {}).setdefault(row["length"], []).append(scale * row[name])
+    return {kind: [(length, median(each)) for length, each in lengths.items()] for kind, lengths in series.items()}
+
+
+def run(params: Params, stage: Stage) -> None:
+    from components.evaluation.plots import curves
+
+    rows = [*by_length(params), *by_width(params), *by_heads(params)]
+    write_atomically(stage.reports / "rows.json", json.dumps(rows, indent=1) + "\n")
+    panels = {
+        "milliseconds, forward and backward": medians(rows, "seconds", 1e3),
+        "peak memory above the inputs, MiB": medians(rows, "peak_bytes", 2**-20),
+    }
+    curves(panels, "tokens").savefig(stage.reports / "figure.png", dpi=110)
+    longest = {kind: points[-1] for kind, points in medians(rows, "seconds", 1e3).items()}
+    stage.write_metrics({f"{kind}_ms_at_{length}": value for kind, (length, value) in longest.items()})
+
+
+if __name__ == "__main__":
+    start(__file__, Params, cost, run)
