@@ -45,7 +45,7 @@ def read(folder: Path) -> CausalDecoder | MaskedLanguageModel:
 
 
 def write(folder: Path, model: nn.Module, tokenizer: Path | None = None) -> None:
-    """Write a decoder or masked language model for transformers; each file appears whole or not at all, config.json last.
+    """Write a decoder or masked language model for transformers; each file appears whole or not at all.
 
     tokenizer: a folder with tokenizer.json; a tokenizer_config.json beside it is kept, else one is made that knows the
     project's special tokens. ValueError in one line naming what no family of Hugging Face's can represent.

@@ -6,7 +6,7 @@ round trip gives the same bits.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -109,10 +109,14 @@ def to_theirs(layout: Layout, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def fill(model: nn.Module, layout: Layout, tensors: Mapping[str, Tensor], source: object) -> None:
-    """Put a reference's tensors into the model."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights(model).items()}
-    copy_weights(to_ours(layout, tensors, shapes, source), model, source)
+def fill(
+    model: nn.Module, layout: Layout, tensors: Mapping[str, Tensor], source: object, absent: Collection[str] = ()
+) -> None:
+    """Put a reference's tensors into the model. absent: ours that it has none for; they become zeros."""
+    own = weights(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items() if name not in absent}
+    zeros = {name: torch.zeros_like(own[name]) for name in absent}
+    copy_weights(to_ours(layout, tensors, shapes, source) | zeros, model, source)
 
 
 def _cleaned(layout: Layout, tensors: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
