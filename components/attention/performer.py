@@ -67,7 +67,8 @@ def orthogonal_directions(features: int, head_features: int, seed: int) -> Float
     square = head_features, head_features
     blocks = []
     for _ in range(-(-features // head_features)):
-        rows = torch.linalg.qr(torch.randn(square, generator=generator, dtype=torch.float64))[0]
+        rows, triangle = torch.linalg.qr(torch.randn(square, generator=generator, dtype=torch.float64))
+        rows = rows * triangle.diagonal().sign()  # uniform over rotations (Mezzadri 2007): Householder's signs are not
         lengths = torch.randn(square, generator=generator, dtype=torch.float64).norm(dim=1, keepdim=True)
         blocks.append(rows * lengths)
     return torch.cat(blocks)[:features].float()

@@ -116,11 +116,11 @@ def test_the_error_against_softmax_is_bounded_and_falls_as_the_root_of_features(
     sums = (queries[:, :, :, None] + keys[:, :, None]).square().sum(4) / length**0.5
     errors = {}
     for features in (64, 256, 1024, 4096):
-        drawn = [built(False, features, seed, length)(queries, keys, values) / exact - 1 for seed in range(8)]
+        drawn = [built(False, features, seed, length)(queries, keys, values) / exact - 1 for seed in range(12)]
         errors[features] = torch.stack(drawn).square().mean().sqrt().item()
         assert errors[features] < 2 * (sums.expm1().mean() / features).sqrt()
     for few, many in ((64, 256), (256, 1024), (1024, 4096)):
-        assert 1.6 < errors[few] / errors[many] < 2.5, errors
+        assert 1.6 < errors[few] / errors[many] < 2.5
 
 
 def test_directions_are_orthogonal_with_gaussian_lengths():
@@ -129,7 +129,8 @@ def test_directions_are_orthogonal_with_gaussian_lengths():
     torch.testing.assert_close(block, block.diagonal().diag(), rtol=1e-4, atol=1e-4)
     assert directions.square().sum(1).mean().item() == pytest.approx(16, rel=0.02)  # chi-square, c degrees
     assert directions.square().sum(1).var().item() == pytest.approx(32, rel=0.1)
-    assert directions.mean(0).abs().max() < 0.1
+    each = directions.unflatten(0, (200, 16)).mean(0)  # no place of a block leans to one side
+    assert each.abs().max() < 0.3
 
 
 def test_directions_are_the_seeds_alone_and_saved():
