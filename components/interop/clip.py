@@ -1,7 +1,7 @@
 """open_clip's CLIP (Radford et al. 2021): vision transformer, causal text tower, and a common space.
 
 Settings are those of the open_clip_config.json that lies beside its weights. Two towers of ours are made of them by
-whoever trains such: `shape` says of what, `fill` puts weights in, `settings` and `tensors` give them back.
+whoever trains such: `shape` says of what, `fill` puts weights in, `describe` and `tensors` give them back.
 
 open_clip reads a text's vector where the highest number of a row stands, its end token. Ours takes the last real token
 of a mask: `real` gives the mask that makes them one.
@@ -62,11 +62,10 @@ class Shape:
 def shape(settings: Mapping[str, Any]) -> Shape:
     """ValueError in one line for what ours cannot follow."""
     model, pixels = settings.get("model_cfg"), settings.get("preprocess_cfg") or {}
-    if not isinstance(model, Mapping) or not all(
-        isinstance(model.get(f"{k}_cfg"), Mapping) for k in ("vision", "text")
-    ):
+    parts = ("vision_cfg", "text_cfg")
+    if not isinstance(model, Mapping) or not all(isinstance(model.get(part), Mapping) for part in parts):
         raise ValueError("model_cfg with vision_cfg and text_cfg is missing: these are no settings of open_clip's CLIP")
-    known(model, MODEL | dict.fromkeys(("embed_dim", "vision_cfg", "text_cfg")), "model_cfg")
+    known(model, MODEL | dict.fromkeys(("embed_dim", *parts)), "model_cfg")
     only(model, {"custom_text": False})
     image, text = model["vision_cfg"], model["text_cfg"]
     known(image, IMAGE | ONLY_IMAGE, "vision_cfg")
@@ -105,7 +104,7 @@ def fill(
     fill_model(towers, _layout(_shape(towers)), tensors, source, absent=[f"image.{BIAS}"])
 
 
-def settings(towers: nn.Module) -> dict[str, Any]:
+def describe(towers: nn.Module) -> dict[str, Any]:
     """Of open_clip_config.json. ValueError naming the field of ours that open_clip's CLIP cannot represent."""
     return _describe(_shape(towers))
 

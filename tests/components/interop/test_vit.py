@@ -130,8 +130,9 @@ def test_other_architectures_and_weights_are_refused():
         read(settings("plain"), tensors | {"blocks.0.ls1.gamma": torch.ones(48)})
     with pytest.raises(ValueError, match=r"head.weight is \[7, 48\], and \[8, 48\] is wanted$"):
         read(settings("plain") | {"num_classes": 8}, tensors)
+    tensors = build(settings("pre-norm-quick")).state_dict() | {"patch_embed.proj.bias": torch.ones(48)}
     with pytest.raises(ValueError, match="it has patch_embed.proj.bias, which ours has no place for$"):
-        read(settings("plain") | {"model_args": SMALL | {"pre_norm": True}}, tensors)
+        read(settings("pre-norm-quick"), tensors)
 
 
 def test_encoders_that_timm_cannot_represent_are_refused():
