@@ -9,13 +9,16 @@ export PYTHONUNBUFFERED = 1
 unexport PYTHONDONTWRITEBYTECODE # where it is set, every start would compile again: torch alone costs seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status test test-slow check lock clean browser pictures setup install
+.PHONY: help run study stop status test test-slow check lock clean browser pictures setup install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: setup ## the demo, from data to report [PRESET=tiny|real] [DATA=folder of your sets] [PORT=4200]
 	@$(python) -m flows.cli run $(if $(PRESET),--preset '$(PRESET)') $(if $(DATA),--data '$(DATA)') $(if $(PORT),--port '$(PORT)')
+
+study: setup ## what is claimed of Transformers, measured: half an hour [PRESET=study: up to three hours] [PORT=4200]
+	@$(python) -m flows.cli run --group study $(if $(PRESET),--preset '$(PRESET)') $(if $(PORT),--port '$(PORT)')
 
 stop: setup ## stop the server and the worker that were started here
 	@$(python) -m flows.cli stop

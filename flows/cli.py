@@ -31,6 +31,11 @@ Port = Annotated[
     typer.Option(help="Port of the Prefect server, where none runs yet (4200). PREFECT_API_URL names any other one."),
 ]
 
+Groups = Annotated[
+    list[str] | None,
+    typer.Option("--group", help="Stages of this group (meta.group in dvc.yaml), with what they need; core if none."),
+]
+
 
 @app.callback()
 def tsumugi() -> None:
@@ -42,8 +47,8 @@ def tsumugi() -> None:
 
 
 @app.command()
-def run(preset: Preset = None, data: Data = None, port: Port = None) -> None:
-    """Run every stage that is out of date, and show the results.
+def run(preset: Preset = None, group: Groups = None, data: Data = None, port: Port = None) -> None:
+    """Run every stage of a group that is out of date, and show the results.
 
     Starts a Prefect server and a worker if there is none, registers what prefect.yaml holds, starts the flow `roadmap`
     and follows it. Ctrl-C cancels the run; stages that had finished stay finished, and the next run goes on from there.
@@ -58,13 +63,18 @@ def run(preset: Preset = None, data: Data = None, port: Port = None) -> None:
                 console.print(f"Run {name} of an earlier start had lost its process: marked Crashed")
         server.ensure_worker(url, register(client, ROOT))
         deployment = client.get("/deployments/name/roadmap/run").raise_for_status().json()
-        wanted = {"parameters": {"repo": str(folder)}, "state": {"type": "SCHEDULED"}, "tags": [preset or "demo"]}
+        groups = group or ["core"]
+        wanted = {
+            "parameters": {"repo": str(folder), "groups": groups},
+            "state": {"type": "SCHEDULED"},
+            "tags": [preset or "demo", *groups],
+        }
         started = client.post(f"/deployments/{deployment['id']}/create_flow_run", json=wanted).raise_for_status().json()
         console.print(f"Run {started['name']}: {url.removesuffix('/api')}/runs/flow-run/{started['id']}")
         watch = Watch(client, started["id"], console)
         ended = _follow(watch)
         if ended == "COMPLETED":
-            results.show(folder, console)
+            results.show(folder, groups, console)
         elif ended != "CANCELLED":
             watch.explain()
         console.print(watch.summary())

@@ -9,26 +9,46 @@ from rich.console import Console
 from rich.table import Table
 
 
-def show(workspace: Path, console: Console) -> None:
-    """Print reports/summary.json, or each stage's main metric where there is no report; and the report's path."""
-    summary = workspace / "reports" / "summary.json"
-    if summary.is_file():
-        table = Table("stage", "data", "split", "metric", "value", "95%", "floor", "chance", box=None, pad_edge=False)
-        for row in json.loads(summary.read_text()):
-            interval = f"{_figure(row['low'])} - {_figure(row['high'])}" if row.get("low") is not None else ""
-            arrow = {"higher": "↑", "lower": "↓"}.get(row["direction"], "")
-            figures = (_figure(row["value"]), interval, _figure(row.get("floor")), _figure(row.get("chance")))
-            table.add_row(row["stage"], row["data"], row["split"], f"{row['metric']} {arrow}", *figures)
-        console.print(table)
-    else:
-        table = Table("stage", "metric", "value", box=None, pad_edge=False)
-        for stage, metric, value in _main_metrics(workspace / "reports"):
-            table.add_row(stage, metric, _figure(value))
-        if table.row_count:
-            console.print(table)
-    report = workspace / "reports" / "report.html"
-    if report.is_file():
-        console.print(f"Report: {report}")
+def show(workspace: Path, groups: list[str], console: Console) -> None:
+    """Print the results of these groups as their page has them, or each stage's main metric where there is no page;
+    and the page's path."""
+    reports, study = workspace / "reports", groups == ["study"]
+    page = reports / "study" / "study.html" if study else reports / "report.html"
+    results = reports / "study" / "verdicts.json" if study else reports / "summary.json"
+    if results.is_file():
+        rows = json.loads(results.read_text())
+        console.print(_verdicts(rows) if study else _figures(rows))
+    elif (metrics := _metrics(reports)).row_count:
+        console.print(metrics)
+    if page.is_file():
+        console.print(f"Report: {page}")
+
+
+def _figures(rows: list[dict[str, Any]]) -> Table:
+    table = Table("stage", "data", "split", "metric", "value", "95%", "floor", "chance", box=None, pad_edge=False)
+    for row in rows:
+        interval = f"{_figure(row['low'])} - {_figure(row['high'])}" if row.get("low") is not None else ""
+        arrow = {"higher": "↑", "lower": "↓"}.get(row["direction"], "")
+        figures = (_figure(row["value"]), interval, _figure(row.get("floor")), _figure(row.get("chance")))
+        table.add_row(row["stage"], row["data"], row["split"], f"{row['metric']} {arrow}", *figures)
+    return table
+
+
+def _verdicts(findings: list[dict[str, Any]]) -> Table:
+    table = Table("claim", "figure", "95%", "wanted", "verdict", "shown by", box=None, pad_edge=False)
+    for each in findings:
+        interval = each["interval"] or dict.fromkeys(("value", "low", "high"))
+        value, low, high = (_figure(interval[name]) for name in ("value", "low", "high"))
+        figures = (f"{value} {each['unit']}", f"{low} to {high}", each["wanted"], each["verdict"])
+        table.add_row(each["claim"], *figures, each["stage"])
+    return table
+
+
+def _metrics(reports: Path) -> Table:
+    table = Table("stage", "metric", "value", box=None, pad_edge=False)
+    for stage, metric, value in _main_metrics(reports):
+        table.add_row(stage, metric, _figure(value))
+    return table
 
 
 def _main_metrics(reports: Path) -> Iterator[tuple[str, str, Any]]:

@@ -20,37 +20,44 @@ from flows.workspace import Refused, check_parameters, fresh_workspace
 
 
 @flow(persist_result=False)
-def roadmap(repo: str | None = None, fresh: bool = False, phases: list[int] | None = None) -> State[Any]:
+def roadmap(
+    repo: str | None = None, fresh: bool = False, phases: list[int] | None = None, groups: list[str] | None = None
+) -> State[Any]:
     """Bring every phase of a DVC repository up to date, in order.
 
     Args:
         repo: the repository's root. Default: the checkout that this flow belongs to.
         fresh: do it in a new clone of what is committed there, kept under runs/fresh until the next one has ended.
         phases: only these. Default: every phase (meta.phase) that a stage names, then the stages that name none.
+        groups: only stages of these (meta.group), and what they need. Default: all.
     """
     root = Path(repo) if repo else ROOT
     if not fresh:
-        return _run_phases(root, phases)
+        return _run_phases(root, phases, groups or [])
     clone = fresh_workspace(root, flow_run.name)
     get_run_logger().info("fresh clone: %s", clone)
     try:
         check_parameters(clone)
     except Refused as error:
         return Failed(name="Refused", message=str(error))
-    state = _run_phases(clone, phases)
+    state = _run_phases(clone, phases, groups or [])
     for older in set(clone.parent.iterdir()) - {clone}:
         shutil.rmtree(older)
     return state
 
 
-def _run_phases(root: Path, phases: list[int] | None) -> State[Any]:
-    named = [node.needs.phase for node in Bridge(root).graph().values()]
+def _run_phases(root: Path, phases: list[int] | None, groups: list[str]) -> State[Any]:
+    nodes = Bridge(root).graph().values()
+    known = sorted({node.needs.group for node in nodes if node.needs.group})
+    if foreign := [group for group in groups if group not in known]:
+        return Failed(name="Refused", message=f"no stage is of group {foreign[0]!r}: known are {', '.join(known)}")
+    named = [node.needs.phase for node in nodes if not groups or node.needs.group in groups]
     filters = [[phase] for phase in sorted(phases or {phase for phase in named if phase is not None})]
     if not phases and (None in named or not named):
         filters.append([])  # no filter: whatever is left
     state = Failed()
     for phase in filters:
-        state = pipeline.fn(str(root), phases=phase)
+        state = pipeline.fn(str(root), phases=phase, groups=groups)
         if state.type != StateType.COMPLETED:
             break
     return state

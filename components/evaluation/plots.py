@@ -1,7 +1,7 @@
 """Plots of a study: costs along a length, and factors with their intervals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
@@ -10,7 +10,9 @@ from components.evaluation.bootstrap import Interval
 BAR = "#3b6ea8"
 
 
-def curves(panels: dict[str, dict[str, Sequence[tuple[float, float]]]], along: str, logarithmic: bool = True) -> Figure:
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], along: str, logarithmic: bool = True
+) -> Figure:
     """A panel a title, a line a name; both axes logarithmic, as costs by length are read, or neither."""
     figure = Figure(figsize=(5.4 * len(panels), 3.8), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
@@ -28,7 +30,7 @@ def curves(panels: dict[str, dict[str, Sequence[tuple[float, float]]]], along: s
     return figure
 
 
-def factors(panels: dict[str, dict[str, Interval]], label: str, even: float = 1.0) -> Figure:
+def factors(panels: Mapping[str, Mapping[str, Interval]], label: str, even: float = 1.0) -> Figure:
     """A panel a title, a line a factor with its 95% interval, beside `even`, where it changes nothing."""
     most = max(len(each) for each in panels.values())
     figure = Figure(figsize=(5.4 * len(panels), 1.1 + 0.36 * most), layout="constrained")

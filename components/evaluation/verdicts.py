@@ -23,7 +23,7 @@ class Finding:
     claim: str
     figure: str  # what was measured, with its unit
     wanted: str  # the threshold, in words
-    interval: Interval | None  # of the figure, 95%; None where nothing was measured
+    interval: Interval | None  # of the figure, 95%; None where this machine cannot measure it
     verdict: Verdict
     stage: str  # the one that shows it
     unit: str = ""
