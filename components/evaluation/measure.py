@@ -1,0 +1,83 @@
+"""Time and peak memory of a piece of work, on a CPU or on CUDA.
+
+On a CPU the peak is the kernel's own count of resident pages (VmHWM), reset once the inputs exist (Linux alone has it).
+Two things would falsify it: pages that the allocator kept from earlier work, which are reused unseen, and threads of a
+pool, which do not survive a fork. So large blocks are mapped one by one and given back at once, and `in_fresh_process`
+measures in a new interpreter.
+"""
+
+import ctypes
+import gc
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_MAPPED = 64 * 1024  # bytes from which a block is a mapping of its own; glibc's own limit rises up to 32 MiB
+
+
+def seconds(work: Callable[[], object], repeat: int = 3) -> float:
+    """The least time of `repeat` calls, by the clock: other processes only ever slow it down."""
+    best = float("inf")
+    for _ in range(repeat):
+        _synchronise()
+        start = time.perf_counter()
+        work()
+        _synchronise()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    """Bytes that one call takes above what is there when it starts, at the most; of the GPU once CUDA is in use.
+
+    Call the work once before, at some small size, so that what libraries set up for themselves does not count.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        start = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - start
+    _give_back()
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): reset VmHWM
+    start = _status("VmRSS")
+    work()
+    return max(_status("VmHWM") - start, 0)
+
+
+def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The function's result, from a new interpreter: function, arguments and result are pickled."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args, **kwargs).result()
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _give_back() -> None:
+    """Return unused pages, and let no large block be kept from now on (glibc; elsewhere nothing happens)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
+        libc.malloc_trim(0)
+
+
+def _status(name: str) -> int:
+    """A size of this process in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {name}: peak memory on a CPU is measured on Linux")
