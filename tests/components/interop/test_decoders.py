@@ -1,10 +1,11 @@
 """GPT-2, Llama, Qwen2 and Qwen3: logits, cached decoding and files equal transformers'."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from components.interop.folder import read, write
 from tests.components.interop.references import CONTEXT, DECODERS, VOCABULARY, decoder
@@ -76,3 +77,42 @@ def test_a_written_folder_is_read_by_transformers_with_the_same_settings(pair, i
     assert before == after
     with torch.no_grad():
         assert torch.equal(again(ids).logits, reference(ids).logits)
+
+
+def rewritten(folder: Path, source: Path, settings, tensors) -> Path:
+    """A copy of a folder, as an older version of transformers would have left it."""
+    (folder / "config.json").write_text(json.dumps(settings(json.loads((source / "config.json").read_text()))))
+    save_file(tensors(load_file(source / "model.safetensors")), folder / "model.safetensors")
+    return folder
+
+
+def test_gpt2_without_a_head_and_with_stored_masks_is_read(tmp_path: Path):
+    """The names of the files that OpenAI's weights are spread in."""
+    decoder("gpt2").save_pretrained(tmp_path)
+
+    def older(tensors):
+        found = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+        return found | {"h.0.attn.bias": torch.ones(1, 1, CONTEXT, CONTEXT), "h.1.attn.masked_bias": torch.tensor(-1e4)}
+
+    expected = read(tmp_path).state_dict()
+    (tmp_path / "older").mkdir()
+    again = read(rewritten(tmp_path / "older", tmp_path, lambda settings: settings, older)).state_dict()
+    assert all(torch.equal(again[name], weight) for name, weight in expected.items())
+
+
+@torch.no_grad()
+def test_llama_with_the_rotary_base_beside_it_and_stored_frequencies_is_read(tmp_path: Path, ids):
+    decoder("llama-tied-biased-heads").save_pretrained(tmp_path)
+
+    def older(settings):
+        base = settings.pop("rope_parameters")["rope_theta"]
+        return settings | {"rope_theta": int(base), "rope_scaling": None}
+
+    def stored(tensors):
+        return tensors | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(6)}
+
+    expected = read(tmp_path).eval()
+    (tmp_path / "older").mkdir()
+    again = read(rewritten(tmp_path / "older", tmp_path, older, stored)).eval()
+    assert again.config == expected.config and again.config.transformer.rotary_base == 500.0
+    assert torch.equal(again(ids), expected(ids))
