@@ -38,7 +38,7 @@ def read(folder: Path) -> CausalDecoder | MaskedLanguageModel:
     family = FAMILIES[kind]
     try:
         model = family.build(settings)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from error
     fill(model, family.layout(model), _tensors(folder), folder / WEIGHTS)
     return model
