@@ -1,19 +1,18 @@
 """open_clip's CLIP: vectors and state dicts, there and back; parts that ours lacks."""
 
-import json
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from components.contrastive.towers import TwoTowers
 from components.encoders.image import ImageEncoder, TimmImageEncoder
 from components.encoders.image_config import TimmConfig
 from components.encoders.text import TextEncoder
 from components.interop import clip
+from components.interop.files import load_settings, load_tensors, save
 from tests.components.interop.references import randomised
 
 VISION = {"image_size": 24, "patch_size": 6, "width": 48, "layers": 3, "head_width": 12}
@@ -96,12 +95,16 @@ def test_a_written_folder_is_built_by_open_clip_itself(pair, batch, tmp_path: Pa
 
     reference, ours = pair
     images, ids = batch
-    save_file(clip.tensors(ours), tmp_path / "open_clip_model.safetensors")
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(clip.describe(ours)))
+    config, weights = "open_clip_config.json", "open_clip_model.safetensors"
+    save(tmp_path, clip.describe(ours), clip.tensors(ours), config=config, weights=weights)
     again = open_clip.create_model(f"local-dir:{tmp_path}").eval()
     assert torch.equal(again.encode_image(images), reference.encode_image(images))
     assert torch.equal(again.encode_text(ids), reference.encode_text(ids))
     assert again.visual.preprocess_cfg["mean"] == list(ours.image.config.mean)
+    settings = load_settings(tmp_path / config)
+    own = towers(clip.shape(settings))
+    clip.fill(own, settings, load_tensors(tmp_path, weights))
+    assert all(torch.equal(weight, own.state_dict()[name]) for name, weight in ours.state_dict().items())
 
 
 @torch.no_grad()

@@ -1,16 +1,15 @@
 """timm's vision transformers: logits and state dicts, there and back; parts that ours lacks."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from components.encoders.classifier import Classifier
 from components.encoders.image import ImageEncoder
 from components.encoders.image_config import ImageConfig
+from components.interop.files import load_settings, load_tensors, save
 from components.interop.vit import read, write
 from components.transformer.config import TransformerConfig
 from tests.components.interop.references import randomised
@@ -83,13 +82,13 @@ def test_a_written_folder_is_built_by_timm_itself(pair, images, tmp_path: Path):
 
     kind, reference, ours = pair
     about, tensors = write(ours)
-    save_file(tensors, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps(about))
+    save(tmp_path, about, tensors)
     again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     given = normalised(images, settings(kind)["pretrained_cfg"])
     assert torch.equal(again(given), reference(given))
     assert list(again.pretrained_cfg["mean"]) == about["pretrained_cfg"]["mean"]
-    read(about, again.state_dict())
+    own = read(load_settings(tmp_path / "config.json"), load_tensors(tmp_path)).state_dict()
+    assert all(torch.equal(weight, own[name]) for name, weight in ours.state_dict().items())
 
 
 @torch.no_grad()
