@@ -71,7 +71,7 @@ def decoder_peers(size: Size, device: torch.device, nanogpt: Path | None) -> lis
     inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
     shape = TransformerConfig(size.width, size.depth, size.heads, bias="none")
     own = CausalDecoder(DecoderConfig(shape, size.length), size.vocabulary)
-    common = {"vocab_size": size.vocabulary, "attn_implementation": "sdpa", "use_cache": False}
+    common: dict[str, Any] = {"vocab_size": size.vocabulary, "attn_implementation": "sdpa", "use_cache": False}
     dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     llama = LlamaForCausalLM(
         LlamaConfig(

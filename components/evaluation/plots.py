@@ -7,11 +7,12 @@ from matplotlib.figure import Figure
 
 from components.evaluation.bootstrap import Interval
 
+Number = int | float
 BAR = "#3b6ea8"
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], along: str, logarithmic: bool = True
+    panels: Mapping[str, Mapping[str, Sequence[tuple[Number, Number]]]], along: str, logarithmic: bool = True
 ) -> Figure:
     """A panel a title, a line a name; both axes logarithmic, as costs by length are read, or neither."""
     figure = Figure(figsize=(5.4 * len(panels), 3.8), layout="constrained")
@@ -30,16 +31,16 @@ def curves(
     return figure
 
 
-def factors(panels: Mapping[str, Mapping[str, Interval]], label: str, even: float = 1.0) -> Figure:
+def factors(panels: Mapping[str, Mapping[str, Interval]], label: str, even: Number = 1.0) -> Figure:
     """A panel a title, a line a factor with its 95% interval, beside `even`, where it changes nothing."""
     most = max(len(each) for each in panels.values())
     figure = Figure(figsize=(5.4 * len(panels), 1.1 + 0.36 * most), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for place, (_, each) in enumerate(reversed(series.items())):
+        for place, (_, each) in enumerate(reversed(list(series.items()))):
             if math.isfinite(each.high):
                 axes.plot([each.low, each.high], [place, place], color=BAR, linewidth=5, alpha=0.35)
             axes.plot(each.value, place, "o", color=BAR)
-        axes.set_yticks(range(len(series)), [name.replace("_", " ") for name in reversed(series)])
+        axes.set_yticks(range(len(series)), [name.replace("_", " ") for name in reversed(list(series))])
         axes.axvline(even, color="#444444", linestyle="--", linewidth=1)
         axes.set(title=title, xlabel=label)
         axes.spines[["top", "right"]].set_visible(False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from components.evaluation.bootstrap import Interval, over_seeds
 
+Number = int | float
 Verdict = Literal["holds", "does not hold here", "undecided here", "needs a GPU"]
 
 
@@ -29,7 +30,7 @@ class Finding:
     unit: str = ""
 
 
-def mean(figures: Sequence[float], ratio: bool = False) -> Interval:
+def mean(figures: Sequence[Number], ratio: bool = False) -> Interval:
     """The mean of paired figures with Student's 95% interval; of ratios the geometric one.
 
     ValueError for fewer than two: nothing says how far another would lie."""
@@ -42,7 +43,7 @@ def mean(figures: Sequence[float], ratio: bool = False) -> Interval:
     return Interval(*(float(np.exp(each)) for each in (found.value, found.low, found.high)))
 
 
-def judge(interval: Interval, low: float = -np.inf, high: float = np.inf) -> Verdict:
+def judge(interval: Interval, low: Number = -np.inf, high: Number = np.inf) -> Verdict:
     """Does the figure lie between `low` and `high`? Undecided where the interval crosses either."""
     if interval.low > low and interval.high < high:
         return "holds"
@@ -51,6 +52,6 @@ def judge(interval: Interval, low: float = -np.inf, high: float = np.inf) -> Ver
     return "undecided here"
 
 
-def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+def slope(xs: Sequence[Number], ys: Sequence[Number]) -> float:
     """Exponent p of y ~ x^p: least squares of the logarithms."""
     return float(np.polyfit(np.log(xs), np.log(ys), 1)[0])

@@ -20,6 +20,7 @@ from flows.stages.runtime import Stage, start, write_atomically
 if TYPE_CHECKING:
     import torch
 
+SHORT = 0.3  # seconds
 KINDS = (Softmax, Local, BlockSparse, Linformer, Performer)
 
 
@@ -73,29 +74,51 @@ def passes(params: Params, length: int) -> dict[str, Callable[[], None]]:
     return {name: one(attend) for name, attend in made.items()}
 
 
-def by_length(params: Params) -> Iterator[dict[str, Any]]:
-    from components.evaluation.measure import peak_memory, seconds
+def peak(params: Params, kind: str, length: int) -> int:
+    """Bytes of one pass above its inputs, in a process that has held nothing else."""
+    from components.evaluation.apart import Apart
+    from components.evaluation.measure import peak_memory
 
+    def make() -> Callable[[], int]:
+        passes(params, min(128, length))[kind]()  # what libraries set up for themselves is not the pass's
+        run = passes(params, length)[kind]
+        return lambda: peak_memory(run)
+
+    with Apart(make) as there:
+        return there()
+
+
+def timed(run: Callable[[], None]) -> float:
+    """Seconds of a pass: the least of as many as fill a short while."""
+    from components.evaluation.measure import seconds
+
+    return seconds(run, max(1, min(10, int(SHORT / seconds(run, 1)))))
+
+
+def by_length(params: Params) -> Iterator[dict[str, Any]]:
+    import torch
+
+    kinds = {length: [*params.kinds, *["explicit"] * (length <= params.explicit)] for length in params.lengths}
+    # all before torch computes here: the threads of its pool would not survive the fork
+    peaks = {(kind, length): peak(params, kind, length) for length, each in kinds.items() for kind in each}
     for length in params.lengths:
+        torch.manual_seed(0)
         made = passes(params, length)
-        peaks = {name: peak_memory(run) for name, run in made.items()}
         for number in range(params.rounds):
-            for name, run in made.items():
+            for kind, run in made.items():
                 yield {
                     "table": "length",
-                    "attention": name,
+                    "attention": kind,
                     "length": length,
                     "round": number,
-                    "seconds": seconds(run),
-                    "peak_bytes": peaks[name],
+                    "seconds": timed(run),
+                    "peak_bytes": peaks[kind, length],
                 }
         print(f"{length:,} tokens: {', '.join(made)}", flush=True)
 
 
 def by_width(params: Params) -> Iterator[dict[str, Any]]:
     """Softmax attention by its number of heads, each of the same size."""
-    from components.evaluation.measure import seconds
-
     made = {
         heads: passes(replace(params, heads=heads, kinds=["softmax"], explicit=0), params.width_at)["softmax"]
         for heads in (1, 2, 4, 8)
@@ -103,13 +126,12 @@ def by_width(params: Params) -> Iterator[dict[str, Any]]:
     for number in range(params.rounds):
         for heads, run in made.items():
             width = heads * params.features
-            yield {"table": "width", "width": width, "round": number, "seconds": seconds(run)}
+            yield {"table": "width", "width": width, "round": number, "seconds": timed(run)}
 
 
 def by_heads(params: Params) -> Iterator[dict[str, Any]]:
     """Multi-head attention, projections and all, by the number of heads of one width."""
     import torch
-    from components.evaluation.measure import seconds
 
     from components.attention.multi_head import MultiHeadAttention
     from components.attention.softmax import SoftmaxCore
@@ -126,7 +148,7 @@ def by_heads(params: Params) -> Iterator[dict[str, Any]]:
     made = {heads: one(heads) for heads in (1, 2, 4, 8) if width % heads == 0}
     for number in range(params.rounds):
         for heads, run in made.items():
-            yield {"table": "heads", "heads": heads, "round": number, "seconds": seconds(run)}
+            yield {"table": "heads", "heads": heads, "round": number, "seconds": timed(run)}
 
 
 def medians(rows: list[dict[str, Any]], name: str, scale: float) -> dict[str, list[tuple[float, float]]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from components.decoders.causal import CausalDecoder
     from components.decoders.recurrent import RecurrentDecoder
 
+REPEAT = 2  # passes of a round; the faster counts
 Kind = Literal["transformer", "lstm", "gru"]
 
 
@@ -56,8 +57,8 @@ def rival(kind: Kind, shape: TransformerConfig, context: int, vocabulary: int) -
 
 def run(params: Params, stage: Stage) -> None:
     import torch
-    from components.evaluation.measure import seconds
 
+    from components.evaluation.measure import seconds
     from components.evaluation.plots import curves
 
     torch.manual_seed(0)
@@ -70,7 +71,7 @@ def run(params: Params, stage: Stage) -> None:
         ids = torch.randint(params.vocabulary, (params.batch_size, length + 1), device=params.device)
         for number in range(params.rounds):
             for kind, model in models.items():
-                taken = seconds(lambda model=model, ids=ids: model.loss(ids[:, :-1], ids[:, 1:]).backward())
+                taken = seconds(lambda model=model, ids=ids: model.loss(ids[:, :-1], ids[:, 1:]).backward(), REPEAT)
                 rows.append({"model": kind, "length": length, "round": number, "seconds": taken})
         print(f"{length:,} tokens", flush=True)
     for row in rows:
