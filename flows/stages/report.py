@@ -106,7 +106,8 @@ def run(params: Params, stage: Stage) -> None:
         raise StageError("reports/evaluate holds no evaluation: state at least one under evaluate in params.yaml")
     cards = [list(same) for _, same in groupby(runs, key=lambda run: run.recipe)]
     groups = [group for card in cards for group in _groups(card)]
-    page = _render(params, cards, groups, list(_sources(stage.root / "reports" / "validate")))
+    digest = json.loads((stage.root / "reports" / "digest" / "verdicts.json").read_text(encoding="utf-8"))
+    page = _render(params, cards, groups, list(_sources(stage.root / "reports" / "validate")), digest)
     rows = [row for run in runs for row in run.rows]
     write_atomically(stage.root / "reports" / "report.html", page)
     write_atomically(stage.root / "reports" / "summary.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
@@ -152,15 +153,26 @@ def _sources(validations: Path) -> Iterator[dict[str, Any]]:
         yield {"name": path.parent.name, "reasons": common, **json.loads(path.read_text(encoding="utf-8"))}
 
 
-def _render(params: Params, cards: list[list[Run]], groups: list[Group], sources: list[dict[str, Any]]) -> str:
+def _render(
+    params: Params,
+    cards: list[list[Run]],
+    groups: list[Group],
+    sources: list[dict[str, Any]],
+    digest: list[dict[str, Any]],
+) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from flows.stages.claims.rows import measured
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters.update(figure=_figure, seconds=_seconds, size=_size, name=lambda text: text.replace("_", " "))
+    environment.filters.update(measured=measured)
     environment.globals.update(track=_track, panels=_panels, metrics=METRICS)
-    return environment.get_template(TEMPLATE).render(title=params.title, cards=cards, groups=groups, sources=sources)
+    return environment.get_template(TEMPLATE).render(
+        title=params.title, cards=cards, groups=groups, sources=sources, digest=digest
+    )
 
 
 def _figure(value: float, metric: str, sign: bool = True) -> str:

@@ -47,7 +47,7 @@ def cost(_: Params) -> str:
 def run(params: Params, stage: Stage) -> None:
     from components.evaluation.verdicts import Finding
     from flows.stages.claims import attention, distance, engine, recipe
-    from flows.stages.claims.rows import Rows
+    from flows.stages.claims.rows import Rows, measured
 
     rows = Rows(stage.root / "reports", digest=stage.name == "digest")
     subjects = (distance, attention, engine, recipe)
@@ -71,22 +71,19 @@ def run(params: Params, stage: Stage) -> None:
     counts = Counter(finding.verdict for finding in findings)
     stage.write_metrics({verdict.replace(" ", "_"): count for verdict, count in counts.items()})
     for finding in findings:
-        value = f"{figure(finding.interval.value)} {finding.unit}" if finding.interval else ""
+        value = f"{measured(finding.interval.value)} {finding.unit}" if finding.interval else ""
         print(f"{finding.verdict:20} {finding.claim}: {value}")
-
-
-def figure(value: float) -> str:
-    """Three digits that matter."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _render(title: str, findings: list[Any], sections: list[Section]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from flows.stages.claims.rows import measured
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(figure=figure, name=lambda text: text.replace("_", " "))
+    environment.filters.update(measured=measured, name=lambda text: text.replace("_", " "))
     verdicts = Counter(finding.verdict for finding in findings)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     return environment.get_template(TEMPLATE).render(title=title, findings=findings, sections=sections, counts=counts)

@@ -62,3 +62,8 @@ def by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f}%"
+
+
+def measured(value: float) -> str:
+    """Three digits that matter."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

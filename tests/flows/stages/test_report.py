@@ -25,6 +25,18 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     "language": [{"prompt": "once", "text": " upon a time"}],
 }
 
+DIGEST = [
+    {
+        "claim": "Water is wet",
+        "figure": "wetness, by round",
+        "wanted": "above 1",
+        "interval": {"value": 1.2345, "low": 1.1, "high": 1.4},
+        "verdict": "holds",
+        "stage": "measure_water",
+        "unit": "times",
+    }
+]
+
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
@@ -33,6 +45,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     source.mkdir(parents=True)
     counts = {"records": 30, "train": 20, "valid": 5, "test": 5, "bad": 2, "classes": 2, "bytes": 12345}
     (source / "metrics.json").write_text(json.dumps(counts))
+    (tmp_path / "reports" / "digest").mkdir()
+    (tmp_path / "reports" / "digest" / "verdicts.json").write_text(json.dumps(DIGEST))
     (source / "quarantine.jsonl").write_text('{"reason": "not a picture"}\n' * 2)
     return Stage("report", "", report.Params("A title"), tmp_path)
 
@@ -92,9 +106,20 @@ def test_every_kind_of_run_stands_on_one_page_that_loads_nothing(stage: Stage) -
     parsed = Loads()
     parsed.feed(page)
     assert parsed.open == []
-    assert all(address.startswith(("data:image/png;base64,", "#")) for address in parsed.addresses)
+    others = [address for address in parsed.addresses if not address.startswith(("data:image/png;base64,", "#"))]
+    assert others == ["digest/digest.html", "digest/digest.html#measure_water"]
     assert "url(" not in page
-    for text in ("A title", "80.0 %", "0.800", "once upon a time", "not a picture (2)", "12 kB", "<b>&"):
+    for text in (
+        "A title",
+        "80.0 %",
+        "0.800",
+        "once upon a time",
+        "not a picture (2)",
+        "12 kB",
+        "<b>&",
+        "Water is wet",
+        "1.23",
+    ):
         assert text in parsed.text, text
     summary = json.loads((stage.root / "reports" / "summary.json").read_text())
     assert summary == [{**row, "seconds": None} for rows in written for row in rows]
