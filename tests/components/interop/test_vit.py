@@ -143,3 +143,13 @@ def test_encoders_that_timm_cannot_represent_are_refused():
         write(ImageEncoder(ImageConfig(replace(exact, head_norm=True), 24, 6)))
     with pytest.raises(ValueError, match="^stem convolutions is none of timm's"):
         write(ImageEncoder(ImageConfig(exact, 32, 8, stem="convolutions")))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch32_224", "vit_large_patch14_224"])
+def test_sizes_follow_from_the_name_as_timm_has_them(name):
+    import timm
+
+    with torch.device("meta"):  # shapes alone
+        theirs = timm.create_model(name)
+        ours = read({"architecture": name}, theirs.state_dict())
+    assert ours.encoder.config.transformer.heads == theirs.blocks[0].attn.num_heads
