@@ -72,16 +72,15 @@ class BlockwiseCore(nn.Module):
         """mask: True where a key is real; a query that sees no real key gets zeros."""
         check(queries, keys, values, mask)
         queries, keys, values = in_autocast(queries, keys, values)
-        pattern = self.pattern(queries.shape[2])
-        if queries.device.type == "cuda":
-            from components.attention.flex import attend_cuda  # FlexAttention takes seconds to import
-
-            return attend_cuda(queries, keys, values, mask, pattern)
         run = _attend_untraced if torch.compiler.is_compiling() else _attend
-        return run(queries, keys, values, mask, pattern)
+        return run(queries, keys, values, mask, self.pattern(queries.shape[2]))
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, pattern: Pattern) -> Tensor:
+    if queries.device.type == "cuda":
+        from components.attention.flex import attend_cuda  # FlexAttention takes seconds to import
+
+        return attend_cuda(queries, keys, values, mask, pattern)
     padding = None
     if mask is not None:
         padding = torch.zeros(mask.shape, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)[:, None, None]

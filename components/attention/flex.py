@@ -15,11 +15,16 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from components.attention.blockwise import Pattern
 
 BLOCK = 128  # tokens of a side of FlexAttention's blocks: its kernels' own tiles divide it
+KINDS = 64  # of lengths, batches and patterns, before torch gives up compiling
 
 
 def attend_cuda(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, pattern: Pattern) -> Tensor:
-    """As BlockwiseCore.forward; compiled at the first call."""
-    return attend_flex(queries, keys, values, mask, pattern, _compiled())
+    """As BlockwiseCore.forward; compiled at the first call of a length.
+
+    torch._dynamo.exc.FailOnRecompileLimitHit: after KINDS lengths and patterns; going on would mean full matrices.
+    """
+    with torch._dynamo.config.patch(recompile_limit=KINDS, fail_on_recompile_limit_hit=True):
+        return attend_flex(queries, keys, values, mask, pattern, _compiled())
 
 
 def attend_flex(
@@ -37,7 +42,7 @@ def attend_flex(
 
 @cache
 def _compiled() -> Callable[..., Any]:
-    return torch.compile(flex_attention)
+    return torch.compile(flex_attention, dynamic=False)  # code for all lengths fails to build for some patterns
 
 
 @lru_cache(maxsize=64)
