@@ -22,9 +22,7 @@ class Local:
     """A sliding window (attention/local.py)."""
 
     kind: Literal["local"] = "local"
-    window: Annotated[int, Interval(ge=1, le=1_048_576)] = (
-        256  # tokens seen: to each side, or before and itself (causal)
-    )
+    window: Annotated[int, Interval(ge=1, le=1_048_576)] = 256  # tokens seen to each side; causal: the last so many
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,7 @@ class BlockSparse:
 
     kind: Literal["block_sparse"] = "block_sparse"
     block: Annotated[int, Interval(ge=1, le=4096)] = 64  # tokens of a block
-    window: Annotated[int, Interval(ge=1, le=4096)] = (
-        3  # seen around a block, itself counted: odd; the last so many if causal
-    )
+    window: Annotated[int, Interval(ge=1, le=4096)] = 3  # seen around it, itself counted: odd; causal: the last so many
     globals: Annotated[int, Interval(ge=0, le=4096)] = 1  # first blocks, which see all and are seen by all
     random: Annotated[int, Interval(ge=0, le=4096)] = 2  # further blocks that a block sees, drawn once
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0  # of that draw
