@@ -26,12 +26,12 @@ stages:
   quick:
     cmd: echo quick > quick.out && mkdir -p reports/quick && cp figures.json reports/quick/metrics.json
     deps: [figures.json]
-    meta: {phase: 1}
+    meta: {phase: 1, group: core}
     outs: [quick.out]
     metrics: [reports/quick/metrics.json]
   slow:
     cmd: echo $$ > pid.out; echo slow begins; sleep ${slow.seconds} || exit 1; echo done > slow.out
-    meta: {phase: 1}
+    meta: {phase: 1, group: core}
     params: [slow]
     outs: [slow.out]
 """

@@ -51,6 +51,17 @@ def test_phases_run_in_order_and_stages_without_one_last(make: Make, order: Path
 
 
 @pytest.mark.usefixtures("server")
+def test_only_the_groups_that_are_named_in_the_order_of_their_phases(make: Make, order: Path) -> None:
+    graph = GRAPH.replace("EARLY", EARLY).replace("{phase: ", "{group: both, phase: ")
+    root = make({"dvc.yaml": graph, ".gitignore": IGNORE})
+    state = run(repo=str(root), groups=["neither"])
+    assert state.name == "Refused"
+    assert state.message == "no stage is of group 'neither': known are both"
+    assert run(repo=str(root), groups=["both"]).is_completed()
+    assert order.read_text().split() == ["early", "late"]
+
+
+@pytest.mark.usefixtures("server")
 def test_only_the_phases_that_are_named(make: Make, order: Path) -> None:
     root = make({"dvc.yaml": GRAPH.replace("EARLY", EARLY), ".gitignore": IGNORE})
     assert run(repo=str(root), phases=[1]).is_completed()
