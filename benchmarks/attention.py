@@ -1,6 +1,6 @@
 """The kinds of attention, forward and backward: time, its ratio to SDPA, and peak memory above the inputs, by length.
 
-    python -m benchmarks.attention [--lengths 512 ...] [--threads N] [--device cuda] [--json FILE]   about 3 minutes
+    python -m benchmarks.attention [--lengths 512 ...] [--threads N] [--device cuda] [--json FILE]   about 7 minutes
 
 Batch 1, 4 heads of 64, fp32, each kind and length in a fresh process (components/evaluation/measure.py), the least of
 some rounds; in CPU seconds with one thread, which hold on a busy machine, and by the clock otherwise.
@@ -13,7 +13,7 @@ explicit softmax is left out where its matrices do not fit the memory that is fr
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,8 +59,8 @@ def kinds(length: int) -> dict[str, Callable[[], Core]]:
         return PerformerCore(head_features=FEATURES, features=performer.features, seed=performer.seed, causal=causal)
 
     return {
-        "explicit softmax": lambda: explicit,
         "SDPA": lambda: F.scaled_dot_product_attention,
+        "explicit softmax": lambda: explicit,
         "SDPA, causal": lambda: lambda *parts: F.scaled_dot_product_attention(*parts, is_causal=True),
         "local": lambda: LocalCore(window=local.window, causal=False),
         "local, causal": lambda: LocalCore(window=local.window, causal=True),
@@ -110,16 +110,20 @@ def fits(length: int, device: str) -> bool:
     return MATRICES * HEADS * length**2 * 4 < free / 2
 
 
-def table(rows: list[Row]) -> None:
+def table(rows: Iterable[Row]) -> list[Row]:
+    """Print each row as it comes, SDPA and the explicit softmax of a length before the others of it."""
     print(f"{'tokens':>6}  {'kind':22} {'ms':>9} {'SDPA / it':>10} {'MiB':>9} {'it / SDPA':>10} {'it / explicit':>14}")
-    by = {(row.kind, row.length): row for row in rows}
+    by: dict[tuple[str, int], Row] = {}
     for row in rows:
+        by[row.kind, row.length] = row
         peer, full = by["SDPA", row.length], by.get(("explicit softmax", row.length))
         share = f"{row.bytes / full.bytes:14.3f}" if full else f"{'-':>14}"
         print(
             f"{row.length:6}  {row.kind:22} {row.seconds * 1e3:9.1f} {peer.seconds / row.seconds:10.2f} "
-            f"{row.bytes / 2**20:9.1f} {row.bytes / peer.bytes:10.2f} {share}"
+            f"{row.bytes / 2**20:9.1f} {row.bytes / peer.bytes:10.2f} {share}",
+            flush=True,
         )
+    return list(by.values())
 
 
 def verdicts(rows: list[Row], length: int = 8192) -> dict[str, bool]:
@@ -144,13 +148,12 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds; the least counts (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
-    rows = [
+    rows = table(
         in_fresh_process(measure, kind, length, arguments.threads, arguments.device, arguments.repeat)
         for length in arguments.lengths
         for kind in kinds(length)
         if kind != "explicit softmax" or fits(length, arguments.device)
-    ]
-    table(rows)
+    )
     for what, holds in verdicts(rows).items():
         print(f"{what}: {'holds' if holds else 'MISSED'}")
     if arguments.json:
