@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from components.attention.blockwise import BlockwiseCore, Pattern, Rule
 
@@ -22,6 +25,29 @@ class LocalCore(BlockwiseCore):
             raise ValueError(f"window is {window}: it must be at least 1 token")
         self.window = window
         self.causal = causal
+
+    def forward(
+        self,
+        queries: Float[Tensor, "b h n c"],
+        keys: Float[Tensor, "b g m c"],
+        values: Float[Tensor, "b g m c"],
+        mask: Bool[Tensor, "b m"] | None = None,
+    ) -> Float[Tensor, "b h n c"]:
+        """mask: True where a key is real.
+
+        Causal, the n queries may follow earlier tokens, whose keys a cache kept: they look back no more than a window.
+        """
+        length, earlier = queries.shape[2], keys.shape[2] - queries.shape[2]
+        if not self.causal or earlier <= 0:
+            return super().forward(queries, keys, values, mask)
+        first = max(earlier - self.window + 1, 0)
+        places = torch.arange(first, keys.shape[2], device=keys.device)
+        sees = self.pattern(keys.shape[2]).rule(keys.device)(places[-length:, None], places)[None, None]
+        if mask is not None:
+            sees = sees & mask[:, None, None, first:]
+        grouped = keys.shape[1] != queries.shape[1]
+        near = keys[:, :, first:], values[:, :, first:]
+        return F.scaled_dot_product_attention(queries, *near, attn_mask=sees, enable_gqa=grouped)
 
     def pattern(self, length: int) -> "Window":
         return Window(length, self.window, self.causal)

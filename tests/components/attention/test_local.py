@@ -42,6 +42,20 @@ def test_tiles_of_a_wide_window_are_wider():
     compare(core, given, softmax(*given[:3], allowed(700, 512, True)))
 
 
+@pytest.mark.parametrize("pieces", [[1] * 20, [9, 1, 7, 3], [20]])
+@pytest.mark.parametrize("window", [1, 4, 50])
+def test_pieces_that_follow_a_cache_equal_one_pass(pieces, window):
+    queries, keys, values, _ = inputs(20)
+    core, mask = LocalCore(window=window, causal=True), tail(20)
+    whole = core(queries, keys, values, mask)
+    stop, parts = 0, []
+    for piece in pieces:
+        stop += piece
+        parts.append(core(queries[:, :, stop - piece : stop], keys[:, :, :stop], values[:, :, :stop], mask[:, :stop]))
+    real = mask[:, None, :, None]
+    torch.testing.assert_close(torch.cat(parts, 2).where(real, 0.0), whole.where(real, 0.0))
+
+
 def test_refuses_an_empty_window():
     with pytest.raises(ValueError, match="window is 0: it must be at least 1 token"):
         LocalCore(window=0, causal=True)

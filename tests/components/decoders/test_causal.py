@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from components.attention.config import Local, Performer
 from components.decoders.causal import CausalDecoder
 from components.decoders.config import DecoderConfig
 from components.decoders.loss import IGNORED
@@ -26,6 +27,22 @@ def test_cached_steps_equal_one_pass(positions, pieces):
         stepped = torch.cat([decoder.hidden(part, cache) for part in ids.split(pieces, dim=1)], dim=1)
         torch.testing.assert_close(decoder.logits(stepped), decoder(ids), atol=1e-5, rtol=1e-5)
     assert cache.length == 20
+
+
+def test_cached_steps_of_a_sliding_window_equal_one_pass():
+    decoder = built(attention=Local(window=5), key_value_heads=2).eval()
+    ids, cache = torch.randint(50, (3, 20)), decoder.cache(3)
+    with torch.no_grad():
+        stepped = torch.cat([decoder.hidden(part, cache) for part in ids.split([9] + [1] * 11, dim=1)], dim=1)
+        torch.testing.assert_close(decoder.logits(stepped), decoder(ids), atol=1e-5, rtol=1e-5)
+
+
+def test_a_kind_of_attention_without_a_cache_says_so():
+    decoder = built(attention=Performer()).eval()
+    cache = decoder.cache(1)
+    decoder.hidden(torch.zeros(1, 4, dtype=torch.long), cache)
+    with pytest.raises(ValueError, match=r"no cache and no keys of another"):
+        decoder.hidden(torch.zeros(1, 1, dtype=torch.long), cache)
 
 
 def test_right_padding_changes_nothing_before_it():
