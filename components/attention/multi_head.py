@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from components.attention.block_sparse import BlockSparseCore
-from components.attention.config import Attention, BlockSparse, Linformer, Local, Performer
+from components.attention.config import Attention, BlockSparse, Linformer, Local, Performer, Softmax
 from components.attention.linformer import LinformerCore
 from components.attention.local import LocalCore
 from components.attention.performer import PerformerCore
@@ -65,7 +65,7 @@ class MultiHeadAttention(nn.Module):
             mixed = self._mix(queries, keys, values, view)
         else:
             parts = zip(*(heads.split(view.lengths, dim=2) for heads in (queries, keys, values)), strict=True)
-            mixed = torch.cat([self._mix(*part, view) for part in parts], dim=2)
+            mixed = torch.cat([self._mix(query, key, value, view) for query, key, value in parts], dim=2)
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 
     def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, view: View) -> Tensor:
@@ -105,5 +105,6 @@ def core(kind: Attention, *, causal: bool, context: int, features: int, dropout:
             return LinformerCore(rank=kind.rank, context=context, causal=causal)
         case Performer():
             return PerformerCore(head_features=features, features=kind.features, seed=kind.seed, causal=causal)
-        case _:
+        case Softmax():
             return SoftmaxCore(causal=causal, dropout=dropout)
+    raise ValueError(f"attention {kind!r} is unknown: choose one of the kinds in attention/config.py")
