@@ -9,7 +9,7 @@ export PYTHONUNBUFFERED = 1
 unexport PYTHONDONTWRITEBYTECODE # where it is set, every start would compile again: torch alone costs seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help run study stop status test test-slow check lock clean browser pictures setup install
+.PHONY: help run study curves stop status test test-slow check lock clean browser pictures setup install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ run: setup ## the demo, from data to report [PRESET=tiny|real] [DATA=folder of y
 
 study: setup ## what is claimed of Transformers, measured: half an hour [PRESET=study: up to three hours] [PORT=4200]
 	@$(python) -m flows.cli run --group study $(if $(PRESET),--preset '$(PRESET)') $(if $(PORT),--port '$(PORT)')
+
+curves: setup ## curves of all training, live, in TensorBoard [PORT=6006]
+	@$(python) -m tensorboard.main --logdir .store/checkpoints --port $(or $(PORT),6006)
 
 stop: setup ## stop the server and the worker that were started here
 	@$(python) -m flows.cli stop
