@@ -1,7 +1,8 @@
 """`python -m flows.stages check`: does the whole params.yaml fit the stages of dvc.yaml? In a second, before a run.
 
 A block with `foreach: ${SECTION}` reads `SECTION.KEY` for each key of that section; any other block reads the section
-of its own name. Each is built as the `Params` of the module that the block calls, with its references to others.
+of its own name. Each is built as the `Params` of the module that the block calls, with its references to others; what
+depends on other entries besides is checked by the module's own `check(params, root, key, path)`, where it has one.
 """
 
 import re
@@ -30,9 +31,11 @@ def check(params_path: str = "params.yaml", graph_path: str = "dvc.yaml") -> int
         over = SECTION.fullmatch(block["foreach"]) if "foreach" in block else None
         section = over[1] if over else name
         claimed.add(section)
-        cls = import_module(f"flows.stages.{call[1]}").Params
+        module = import_module(f"flows.stages.{call[1]}")
         for path in _keys(section, params, params_path) if over else [section]:
-            build(path, cls, params, params_path)
+            entry = build(path, module.Params, params, params_path)
+            if hasattr(module, "check"):
+                module.check(entry, params, path.rpartition(".")[2], params_path)
             built += 1
     for section in params:
         if section not in claimed:
