@@ -41,7 +41,8 @@ def compiled(model: nn.Module, config: FitConfig) -> Iterator[None]:
         return
     check_compiler()
     chosen = blocks(model)
-    with torch._dynamo.config.patch(recompile_limit=SHAPES, fail_on_recompile_limit_hit=True):
+    # wrap_top_frame: blocks of torch's own classes would silently not be compiled
+    with torch._dynamo.config.patch(recompile_limit=SHAPES, fail_on_recompile_limit_hit=True, wrap_top_frame=True):
         for block in chosen:
             block.compile(dynamic=False)
         try:

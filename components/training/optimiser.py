@@ -2,19 +2,16 @@
 
 Weight decay is on matrices only. Norms, biases, scales and temperatures (at most one dimension), embeddings of
 positions and class tokens are not decayed: zero means nothing there. Token embeddings are decayed.
-
-Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes a matrix's momentum orthogonal; scaled to AdamW's
-usual size of update (Liu et al. 2025, arXiv:2502.16982, section 2.2), both share one learning rate and weight decay.
-Its products are in bf16, which is slow on a CPU without AVX-512.
 """
 
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from components.training.config import FitConfig
 from components.training.layers import in_block, layer_scales
+from components.training.muon import Muon
 
 UNDECAYED = ("position", "pos_embed", "cls_token", "class_embedding")  # parts of names: own modules, timm, open_clip
 
@@ -81,7 +78,7 @@ def build(model: nn.Module, config: FitConfig) -> Optimiser:
         groups = groups_of([(name, p) for name, p in trainable if name in chosen], scales, config.weight_decay)
         if not groups:
             raise ValueError(f"muon: {type(model).__name__} has no matrices to train inside blocks.<i>: set adamw")
-        parts.append(Muon(groups, lr=0.0, adjust_lr_fn="match_rms_adamw"))
+        parts.append(Muon(groups, lr=0.0))
     return Optimiser(parts)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
 
+from components.training.compiled import eager
 from components.training.config import FitConfig
 from components.training.device import device_of, move, reseed
 from components.training.memory import Ledger, Memory
@@ -51,7 +52,7 @@ def rehearse(task: Task, batch: Any, config: FitConfig) -> Rehearsal:
 def _passes(task: Task, batch: Any, config: FitConfig) -> Rehearsal:
     """Forward and backward; twice where gradients are accumulated, as the second meets those of the first."""
     device, flops = device_of(task.model), 0
-    with Ledger() as ledger:
+    with eager(config.compile), Ledger() as ledger:  # blocks compiled under a ledger would keep other code
         for part in range(min(config.accumulation, 2)):
             reseed(device, config.seed, 0, part)
             moved = move(batch, device)

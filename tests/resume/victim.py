@@ -1,4 +1,5 @@
-"""A small run with everything that could differ after a resume: dropout, bf16, accumulation, augmentation, workers.
+"""A small run with everything that could differ after a resume: dropout, fp16's loss scale, Muon, averaged weights,
+accumulation, augmentation, workers.
 
 `python tests/resume/victim.py STORE OUT` trains a text classifier on symbols to count; checkpoints in STORE, results in
 OUT.

@@ -11,6 +11,7 @@ from torch import nn
 
 from components.encoders.text import TextEncoder
 from components.encoders.text_config import TextConfig
+from components.training.muon import Muon
 from components.training.optimiser import Optimiser, build
 from components.transformer.config import TransformerConfig
 from tests.components.training.toy import Stacked, config, equal
@@ -97,7 +98,19 @@ def test_two_steps_of_muon_by_the_papers_formula(shape: tuple[int, int]) -> None
         momentum = 0.95 * momentum + 0.05 * gradient
         update = orthogonal(0.95 * momentum + 0.05 * gradient)
         expected = expected * (1 - rate * 0.1) - rate * 0.2 * math.sqrt(max(shape)) * update
-        np.testing.assert_allclose(weight.detach().numpy(), expected, atol=0.02)  # torch's products are in bf16
+        np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_agrees_with_torchs_own_to_its_rounding() -> None:
+    one, other = (nn.Parameter(torch.linspace(-1, 1, 60).sin().view(6, 10)) for _ in range(2))
+    ours = Muon([one], lr=0.1)
+    theirs = torch.optim.Muon([other], lr=0.1, adjust_lr_fn="match_rms_adamw")
+    for number in range(5):
+        gradient = torch.randn(6, 10, generator=torch.Generator().manual_seed(number))
+        for parameter, optimiser in ((one, ours), (other, theirs)):
+            parameter.grad = gradient.clone()
+            optimiser.step()
+    torch.testing.assert_close(one, other, atol=0.02, rtol=0)  # its products are in bf16, three digits
 
 
 def test_muon_gets_the_matrices_of_blocks_and_adamw_the_rest() -> None:
