@@ -20,6 +20,7 @@ from components.training.state import State
 from components.training.task import Measured, Task
 
 WARM = 3  # steps after which the measured memory is printed: the second is the first with the optimiser's state
+NOTED = 100e6  # bytes above the expected from which on it is said why
 LONG = 10.0  # seconds of training from which on the ceiling is worth its third of a second
 
 
@@ -64,15 +65,20 @@ class Monitor:
         expected = rehearse(self.task, batch, self.config)
         self.flops = expected.flops
         self.gauge = Gauge(self.state.device)
-        self.weights = expected.memory.weights
+        self.weights, self.expected = expected.memory.weights, expected.memory.peak
         say(f"memory of a step, expected: {expected.memory}")
+
+    def _compare(self, measured: int) -> None:
+        say(f"memory of a step, measured: {size(measured)}")
+        if self.state.device.type == "cpu" and measured - self.expected > max(0.15 * self.expected, NOTED):
+            say("the allocator keeps freed blocks; the variable MALLOC_MMAP_THRESHOLD_=65536 has it give them back")
 
     def stepped(self) -> None:
         """After each step, when all that belongs to it is done."""
         if self.profile:
             self.profile.step()
         if self.gauge and self.state.step - self.start == WARM:
-            say(f"memory of a step, measured: {size(self.weights + self.gauge.peak())}")
+            self._compare(self.weights + self.gauge.peak())
         if self.events and self.rows < len(self.state.rows):
             speed = {f"speed/{name}_per_second": rate for name, rate in self._rates(self.seen).items()}
             self.seen = (time.monotonic(), self.totals.copy())

@@ -65,3 +65,24 @@ def test_a_truncated_file_is_refused_in_one_line(tmp_path: Path, size: int) -> N
 def test_config_is_readable_json(tmp_path: Path) -> None:
     save_model(tmp_path, nn.Linear(3, 2), {"b": [1, 2.5], "a": None})
     assert json.loads((tmp_path / "config.json").read_text()) == {"a": None, "b": [1, 2.5]}
+
+
+def test_a_damaged_configuration_is_refused_in_one_line(tmp_path: Path) -> None:
+    save_model(tmp_path, nn.Linear(3, 2), {"width": 3})
+    (tmp_path / "config.json").write_text('{"width"')
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/config.json is damaged \([^\n]*\): make it again$"):
+        load_config(tmp_path)
+
+
+def test_a_flipped_header_is_refused_in_one_line(tmp_path: Path) -> None:
+    save_model(tmp_path, nn.Linear(3, 2), {})
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:9] + b"\xff" + content[10:])
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged \([^\n]*\): make it again$"):
+        load_weights(tmp_path, nn.Linear(3, 2))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="model.safetensors"):
+        load_weights(tmp_path, nn.Linear(3, 2))
