@@ -50,10 +50,15 @@ class _VocabularyLoss(torch.autograd.Function):
                 total -= smoothing * scores.mean(1, keepdim=True).where(real, 0.0).sum()
             if hidden_gradient is not None and weight_gradient is not None:
                 share = torch.full_like(chosen, smoothing - 1, dtype=scores.dtype)
-                slope = scores.exp_().sub_(smoothing / scores.shape[1]).scatter_add_(1, chosen, share)
+                slope = scores.exp_().scatter_add_(1, chosen, share)
+                if smoothing:
+                    slope.sub_(smoothing / scores.shape[1])
                 slope = slope.mul_(real).to(hidden.dtype)
-                hidden_gradient[part] = slope @ weight
-                weight_gradient += slope.T @ hidden[part]
+                torch.mm(slope, weight, out=hidden_gradient[part])
+                if slope.dtype == weight_gradient.dtype:
+                    weight_gradient.addmm_(slope.T, hidden[part])
+                else:  # halves are summed in single precision
+                    weight_gradient += slope.T @ hidden[part]
         ctx.save_for_backward(hidden_gradient, weight_gradient, counted.sum())
         return total / counted.sum()
 
