@@ -72,7 +72,7 @@ def decoder_peers(size: Size, device: torch.device, nanogpt: Path | None) -> lis
     inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
     shape = TransformerConfig(size.width, size.depth, size.heads, bias="none")
     own = CausalDecoder(DecoderConfig(shape, size.length), size.vocabulary)
-    common: dict[str, Any] = {"vocab_size": size.vocabulary, "attn_implementation": "sdpa", "use_cache": False}
+    common: dict[str, Any] = {"vocab_size": size.vocabulary, "use_cache": False}
     dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     llama = LlamaForCausalLM(
         LlamaConfig(
@@ -161,7 +161,6 @@ def masked_peers(size: Size, device: torch.device) -> tuple[list[Peer], int]:
             max_position_embeddings=256,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            attn_implementation="sdpa",
         )
     )
     row, guessed, wanted = ids[mask][None], chosen[mask][None], ids[chosen]

@@ -1,7 +1,7 @@
 """Writes a trained decoder as a folder that transformers loads by itself: models/export/KEY. Seconds.
 
-`AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` need no code of ours. A decoder whose parts no
-family of Hugging Face's has (its configuration says which) is refused with what would make it exportable.
+`AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` need no code of ours. A decoder whose parts
+no family of Hugging Face's has (its configuration says which) is refused with what would make it exportable.
 """
 
 import shutil
