@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from matplotlib.figure import Figure
 
@@ -12,19 +13,20 @@ BAR = "#3b6ea8"
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[Number, Number]]]], along: str, logarithmic: bool = True
+    panels: Mapping[str, Mapping[str, Sequence[tuple[Number, Number]]]],
+    along: str,
+    up: Literal["log", "linear"] = "log",
 ) -> Figure:
-    """A panel a title, a line a name; both axes logarithmic, as costs by length are read, or neither."""
+    """A panel a title, a line a name; along a logarithmic axis, and up one as costs are read (or a linear one)."""
     figure = Figure(figsize=(5.4 * len(panels), 3.8), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for name, points in series.items():
             axes.plot(*zip(*points, strict=True), marker=".", label=name.replace("_", " "), linewidth=1.5)
         axes.set(title=title, xlabel=along)
-        if logarithmic:
-            axes.set(xscale="log", yscale="log")
-            places = sorted({x for points in series.values() for x, _ in points})
-            axes.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
-            axes.minorticks_off()
+        axes.set(xscale="log", yscale=up)
+        places = sorted({x for points in series.values() for x, _ in points})
+        axes.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
+        axes.minorticks_off()
         axes.grid(color="#e3e1dc", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)

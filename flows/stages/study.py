@@ -7,6 +7,7 @@ the small selection that the demo measures.
 
 import base64
 import dataclasses
+import io
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -55,11 +56,15 @@ def run(params: Params, stage: Stage) -> None:
     if not findings:
         raise StageError("no stage of the study has written rows: state some in params.yaml")
     tables = [table for subject in subjects for table in subject.tables(rows) if table.lines]
+    drawn: dict[str, list[bytes]] = {}
+    for subject in (distance, attention, recipe):
+        for name, picture in subject.pictures(rows):
+            drawn.setdefault(name, []).append(_png(picture))
     sections = [
         Section(
             name,
             title,
-            [_data_uri(path) for path in rows.figures(name)],
+            [_data_uri(picture) for picture in drawn.get(name) or [path.read_bytes() for path in rows.figures(name)]],
             [table for table in tables if table.stage == name],
         )
         for name, title in TITLES.items()
@@ -89,8 +94,14 @@ def _render(title: str, findings: list[Any], sections: list[Section]) -> str:
     return environment.get_template(TEMPLATE).render(title=title, findings=findings, sections=sections, counts=counts)
 
 
-def _data_uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _png(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()
+
+
+def _data_uri(picture: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from components.evaluation.plots import factors
 from components.evaluation.verdicts import Finding, judge, mean, slope
 from flows.stages.claims.distance import exponents
 from flows.stages.claims.rows import Rows, Table, by, percent, table
@@ -111,3 +114,13 @@ def tables(rows: Rows) -> Iterator[Table]:
         across="length",
         value=lambda each: percent(sum(row["accuracy"] for row in each) / len(each)),
     )
+
+
+def pictures(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    measured = rows.of("train_long")
+    if measured:
+        cells = by(measured, "attention", "length")
+        found = {
+            f"{kind}, {length:,}": mean([row["accuracy"] for row in each]) for (kind, length), each in cells.items()
+        }
+        yield "train_long", factors({"share of tokens recalled": found}, "dashed: chance", measured[0]["chance"])

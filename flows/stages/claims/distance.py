@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from components.evaluation.plots import curves
 from components.evaluation.verdicts import Finding, judge, mean, slope
-from flows.stages.claims.rows import Rows, Table, percent, table
+from flows.stages.claims.rows import Rows, Table, percent, shares, table
 
 RECURRENT = ("lstm", "gru")
 
@@ -128,3 +131,10 @@ def _milliseconds(each: list[dict[str, Any]]) -> str:
     from statistics import median
 
     return f"{1000 * median(row['seconds'] for row in each):,.1f} ms"
+
+
+def pictures(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    measured = rows.of("train_recall")
+    if measured:
+        series = shares(measured, "model", "distance")
+        yield "train_recall", curves({"share of tokens recalled": series}, "tokens in between", up="linear")

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from components.evaluation.plots import factors
 from components.evaluation.verdicts import Finding, judge, mean
 from flows.stages.claims.rows import Rows, Table, by
 
@@ -11,6 +14,8 @@ STAGE = "train_factor"
 
 def findings(rows: Rows) -> Iterator[Finding]:
     for row, gains in _gains(rows.of(STAGE)):
+        if not row["claimed"]:
+            continue
         found = mean(gains)
         figure = f"validation loss without it less that with it, after {row['steps']} equal steps, by seed"
         yield Finding(f"{row['factor']} helps", figure, "above 0", found, judge(found, low=0), STAGE, "nats")
@@ -35,3 +40,9 @@ def tables(rows: Rows) -> Iterator[Table]:
         lines.append([variant, each[0]["base"], f"{loss:.4f}", span, str(len(each))])
     head = ["recipe", "base", "validation loss, nats", "what the factor gains", "seeds"]
     yield Table(STAGE, "Recipes at equal steps", head, lines)
+
+
+def pictures(rows: Rows) -> Iterator[tuple[str, Figure]]:
+    gains = {row["factor"]: mean(each) for row, each in _gains(rows.of(STAGE))}
+    if gains:
+        yield STAGE, factors({"what each factor gains": gains}, "nats of validation loss", even=0)

@@ -60,6 +60,14 @@ def by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
     return groups
 
 
+def shares(rows: list[Row], line: str, along: str) -> dict[str, list[tuple[float, float]]]:
+    """Mean accuracy of each `line` by `along`, in its order."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for (name, place), each in sorted(by(rows, line, along).items()):
+        series.setdefault(name, []).append((place, sum(row["accuracy"] for row in each) / len(each)))
+    return series
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
