@@ -1,11 +1,13 @@
 """Shapes and choices of the decoders, as params.yaml states them. Free of torch."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
 from components.transformer.config import TransformerConfig
+
+Rival = Literal["transformer", "lstm", "gru"]  # kinds of decoders that are compared (decoders/rivals.py)
 
 
 @dataclass(frozen=True)

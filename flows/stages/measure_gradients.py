@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval, MinLen
 
+from components.decoders.config import Rival
 from components.transformer.config import TransformerConfig
-from flows.stages.measure_recurrence import Kind, rival
 from flows.stages.runtime import Stage, start, write_atomically
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ VARIANTS = {"both": (True, "layer"), "residual": (True, "none"), "norm": (False,
 @dataclass(frozen=True)
 class Params:
     group: Literal["core", "study"]
-    models: list[Kind]
+    models: list[Rival]
     transformer: TransformerConfig
     vocabulary: Annotated[int, Interval(ge=8, le=1_000_000)]
     length: Annotated[int, Interval(ge=16, le=65_536)]  # tokens
@@ -49,6 +49,8 @@ def by_distance(params: Params, seed: int) -> Iterator[dict[str, Any]]:
     """At distances 1, 2, 4, ...: of the loss of the token after the last, by the embedding of an earlier one."""
     import torch
     import torch.nn.functional as F
+
+    from components.decoders.rivals import rival
 
     for kind in params.models:
         torch.manual_seed(seed)

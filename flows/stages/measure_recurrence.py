@@ -6,25 +6,21 @@ Rows in rows.json: seconds of a forward and backward pass, round by round. Runs 
 import json
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
+from components.decoders.config import Rival
 from components.transformer.config import TransformerConfig
 from flows.stages.runtime import Stage, start, write_atomically
 
-if TYPE_CHECKING:
-    from components.decoders.causal import CausalDecoder
-    from components.decoders.recurrent import RecurrentDecoder
-
 REPEAT = 2  # passes of a round; the faster counts
-Kind = Literal["transformer", "lstm", "gru"]
 
 
 @dataclass(frozen=True)
 class Params:
     group: Literal["core", "study"]
-    models: list[Kind]
+    models: list[Rival]
     transformer: TransformerConfig  # the recurrent nets get as many layers and parameters
     vocabulary: Annotated[int, Interval(ge=8, le=1_000_000)]
     lengths: list[Annotated[int, Interval(ge=16, le=1_048_576)]]  # tokens
@@ -39,25 +35,10 @@ def cost(params: Params) -> str:
     return f"{' and '.join(params.models)} at {lengths} tokens, {params.rounds} rounds; the machine to itself"
 
 
-def rival(kind: Kind, shape: TransformerConfig, context: int, vocabulary: int) -> "CausalDecoder | RecurrentDecoder":
-    """The decoder of one kind; a recurrent one with the Transformer's depth and about as many parameters."""
-    from components.decoders.causal import CausalDecoder
-    from components.decoders.config import DecoderConfig
-    from components.decoders.recurrent import RecurrentDecoder, width_for
-
-    transformer = CausalDecoder(DecoderConfig(shape, context), vocabulary)
-    if kind == "transformer":
-        return transformer
-
-    def recurrent(width: int) -> RecurrentDecoder:
-        return RecurrentDecoder(kind, vocabulary, embedding=shape.width, width=width, depth=shape.depth)
-
-    return recurrent(width_for(sum(each.numel() for each in transformer.parameters()), recurrent))
-
-
 def run(params: Params, stage: Stage) -> None:
     import torch
 
+    from components.decoders.rivals import rival
     from components.evaluation.measure import seconds
     from components.evaluation.plots import curves
 

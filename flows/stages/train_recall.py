@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Gt, Interval, MinLen
 
+from components.decoders.config import Rival
 from components.training.config import FitConfig
 from components.transformer.config import TransformerConfig
-from flows.stages.measure_recurrence import Kind, rival
 from flows.stages.runtime import Stage, StageError, start, write_atomically
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ EQUAL = 0.02  # share by which the models' parameters may differ
 @dataclass(frozen=True)
 class Params:
     group: Literal["core", "study"]
-    models: Annotated[list[Kind], MinLen(1)]
+    models: Annotated[list[Rival], MinLen(1)]
     transformer: TransformerConfig  # the recurrent nets get as many layers and parameters
     distances: Annotated[list[Annotated[int, Interval(ge=1, le=1_048_576)]], MinLen(1)]  # tokens
     fit: FitConfig  # its seed is each of `seeds` in turn
@@ -43,7 +43,7 @@ class Params:
     values: Annotated[int, Interval(ge=2, le=10_000)]  # kinds of tokens to recall
     noise: Annotated[int, Interval(ge=1, le=10_000)]  # kinds of tokens in between
     held_out: Annotated[int, Interval(ge=1)]  # sequences that are judged
-    learning_rates: dict[Kind, Annotated[float, Gt(0)]] = field(default_factory=dict)  # in place of the fit's
+    learning_rates: dict[Rival, Annotated[float, Gt(0)]] = field(default_factory=dict)  # in place of the fit's
     threads: Annotated[int, Interval(ge=1)] = 1
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -107,7 +107,9 @@ def sequences(config: FitConfig) -> int:
 
 def equal_sizes(params: Params, distance: int, vocabulary: int) -> dict[str, int]:
     """Parameters of each model. StageError where they are not equal."""
-    kinds: list[Kind] = ["transformer", *params.models]
+    from components.decoders.rivals import rival
+
+    kinds: list[Rival] = ["transformer", *params.models]
     built = {kind: rival(kind, params.transformer, distance + 1, vocabulary) for kind in kinds}
     sizes = {kind: sum(each.numel() for each in model.parameters()) for kind, model in built.items()}
     for kind, size in sizes.items():
@@ -125,6 +127,7 @@ def runs(params: Params, stage: Stage) -> Iterator[dict[str, Any]]:
 
     import components.training.fit  # noqa: F401  # the checkpoints' key is of the code that is loaded
     from components.data.recall import Recall
+    from components.decoders.rivals import rival
 
     data = {d: Recall(sequences(params.fit), d + 1, d, params.values, params.noise, seed=0) for d in params.distances}
     sizes = {distance: equal_sizes(params, distance, data[distance].vocabulary) for distance in data}
