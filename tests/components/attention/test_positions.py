@@ -38,7 +38,6 @@ def test_rotary_pairs_and_angles_by_hand():
     turned = rotate(
         torch.tensor([1.0, 0.0, 0.0, 2.0]).view(1, 1, 1, 4),
         positions("rotary", Place(8, 4, 1, 1.0)).rotation(slice(3, 4)),
-        positions("rotary", Place(8, 4, 1, 1.0)).rotation(slice(3, 4)),
     )
     # pairs (0, 2) and (1, 3) turn by 3 and by 3 / 10000^(1/2) = 0.03
     expected = [math.cos(3), -2 * math.sin(0.03), math.sin(3), 2 * math.cos(0.03)]
