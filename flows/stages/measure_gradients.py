@@ -77,9 +77,10 @@ def by_depth(params: Params, seed: int) -> Iterator[dict[str, Any]]:
     for name, (residual, norm) in VARIANTS.items():
         torch.manual_seed(seed)
         shape = replace(params.transformer, depth=params.depth, norm=norm, positions="none")
-        stack = Stack(shape, context=params.length, scale=1.0).to(params.device)
+        # double: without norms the scores grow with the square of the tokens, and gradients past what single holds
+        stack = Stack(shape, context=params.length, scale=1.0).to(params.device, torch.float64)
         keep_scale(stack)
-        tokens = torch.randn(BATCH, 32, shape.width, device=params.device, requires_grad=True)
+        tokens = torch.randn(BATCH, 32, shape.width, device=params.device, dtype=torch.float64, requires_grad=True)
         inputs = [tokens]
         for block in stack.blocks:
             inputs.append(block(inputs[-1], view) if residual else unskipped(block, inputs[-1], view))
@@ -95,6 +96,7 @@ def unskipped(block: Any, tokens: "torch.Tensor", view: "View") -> "torch.Tensor
 
 
 def run(params: Params, stage: Stage) -> None:
+    from math import log10
     from statistics import geometric_mean
 
     from components.evaluation.plots import curves
@@ -116,7 +118,8 @@ def run(params: Params, stage: Stage) -> None:
         }
     curves(panels, "tokens, or blocks").savefig(stage.reports / "figure.png", dpi=110)
     first = panels["gradient at a block's input, from the first"]
-    stage.write_metrics({f"{name}_first_over_last": each[0][1] / each[-1][1] for name, each in first.items()})
+    drifts = {name: log10(each[0][1] / each[-1][1]) for name, each in first.items()}
+    stage.write_metrics({f"{name}_powers_of_ten": drift for name, drift in drifts.items()})
 
 
 if __name__ == "__main__":
