@@ -22,11 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.environment import environment
-from components.attention.block_sparse import BlockSparseCore
-from components.attention.config import BlockSparse, Linformer, Local, Performer
-from components.attention.linformer import LinformerCore
-from components.attention.local import LocalCore
-from components.attention.performer import PerformerCore
+from components.attention.config import Attention, BlockSparse, Linformer, Local, Performer
+from components.attention.multi_head import core
 from components.evaluation.measure import in_fresh_process, peak_memory, seconds
 
 HEADS, FEATURES, WARM = 4, 64, 128  # WARM: tokens of a first call, in which libraries set themselves up
@@ -43,32 +40,21 @@ def explicit(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def kinds(length: int) -> dict[str, Callable[[], Core]]:
     """Each kind at the figures that its configuration starts with; Linformer's context is the length."""
-    local, blocks, linformer, performer = Local(), BlockSparse(), Linformer(), Performer()
 
-    def sparse(causal: bool) -> Core:
-        return BlockSparseCore(
-            block=blocks.block,
-            window=blocks.window,
-            globals=blocks.globals,
-            random=blocks.random,
-            seed=blocks.seed,
-            causal=causal,
-        )
-
-    def favor(causal: bool) -> Core:
-        return PerformerCore(head_features=FEATURES, features=performer.features, seed=performer.seed, causal=causal)
+    def made(kind: Attention, causal: bool = False) -> Callable[[], Core]:
+        return lambda: core(kind, causal=causal, context=length, features=FEATURES, dropout=0.0)
 
     return {
         "SDPA": lambda: F.scaled_dot_product_attention,
         "explicit softmax": lambda: explicit,
         "SDPA, causal": lambda: lambda *parts: F.scaled_dot_product_attention(*parts, is_causal=True),
-        "local": lambda: LocalCore(window=local.window, causal=False),
-        "local, causal": lambda: LocalCore(window=local.window, causal=True),
-        "block-sparse": lambda: sparse(False),
-        "block-sparse, causal": lambda: sparse(True),
-        "linformer": lambda: LinformerCore(rank=linformer.rank, context=length, causal=False),
-        "performer": lambda: favor(False),
-        "performer, causal": lambda: favor(True),
+        "local": made(Local()),
+        "local, causal": made(Local(), causal=True),
+        "block-sparse": made(BlockSparse()),
+        "block-sparse, causal": made(BlockSparse(), causal=True),
+        "linformer": made(Linformer()),
+        "performer": made(Performer()),
+        "performer, causal": made(Performer(), causal=True),
     }
 
 
@@ -84,15 +70,15 @@ def measure(kind: str, length: int, threads: int, device: str, repeat: int) -> R
     """Runs in a process of its own."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    core = kinds(length)[kind]()
-    if isinstance(core, torch.nn.Module):
-        core.to(device)
+    attend = kinds(length)[kind]()
+    if isinstance(attend, torch.nn.Module):
+        attend.to(device)
 
     def step(tokens: int) -> Callable[[], object]:
         # laid out as a projection gives them: [b, n, h, c] with heads moved to the front
         room = [torch.randn(1, tokens, HEADS, FEATURES, device=device).transpose(1, 2) for _ in range(4)]
         *sources, cotangent = (part.requires_grad_(which < 3) for which, part in enumerate(room))
-        return lambda: torch.autograd.grad(core(*sources), sources, cotangent)
+        return lambda: torch.autograd.grad(attend(*sources), sources, cotangent)
 
     step(min(WARM, length))()
     work = step(length)

@@ -12,10 +12,11 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
+
+from components.training.memory import Gauge
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,18 +46,14 @@ def peak_memory(work: Callable[[], object]) -> int:
     Call the work once before, at some small size, so that what libraries set up for themselves does not count.
     """
     gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        start = torch.cuda.memory_allocated()
-        work()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - start
-    _give_back()
-    Path("/proc/self/clear_refs").write_text("5")  # proc(5): reset VmHWM
-    start = _status("VmRSS")
+    _synchronise()
+    on_gpu = torch.cuda.is_initialized()
+    if not on_gpu:
+        _give_back()
+    gauge = Gauge(torch.device("cuda" if on_gpu else "cpu"))
     work()
-    return max(_status("VmHWM") - start, 0)
+    _synchronise()
+    return max(gauge.peak(), 0)
 
 
 def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -76,11 +73,3 @@ def _give_back() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
         libc.malloc_trim(0)
-
-
-def _status(name: str) -> int:
-    """A size of this process in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}: peak memory on a CPU is measured on Linux")
