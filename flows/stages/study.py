@@ -90,7 +90,7 @@ def _render(title: str, findings: list[Any], sections: list[Section]) -> str:
     )
     environment.filters.update(measured=measured, name=lambda text: text.replace("_", " "))
     verdicts = Counter(finding.verdict for finding in findings)
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    counts = ", ".join(f"{verdict}: {count}" for verdict, count in verdicts.most_common())
     return environment.get_template(TEMPLATE).render(title=title, findings=findings, sections=sections, counts=counts)
 
 

@@ -1,6 +1,7 @@
 """What is claimed of far information: Transformer against recurrent nets, residual path and norms."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ def _recall(rows: list[dict[str, Any]]) -> Iterator[Finding]:
     own = [accuracy for (model, _), accuracy in found.items() if model == "transformer"]
     low = (1 + rows[0]["chance"]) / 2
     reached = mean(own)
+    reached = replace(reached, low=max(reached.low, 0.0), high=min(reached.high, 1.0))  # it is a share
     yield Finding(
         "Self-attention reaches any distance in one step",
         f"recall of a token {farthest} steps back, over {len(own)} seeds",

@@ -18,7 +18,7 @@ def findings(rows: Rows) -> Iterator[Finding]:
             continue
         found = mean(gains)
         figure = f"validation loss without it less that with it, after {row['steps']} equal steps, by seed"
-        yield Finding(f"{row['factor']} helps", figure, "above 0", found, judge(found, low=0), STAGE, "nats")
+        yield Finding(f"Helps: {row['factor']}", figure, "above 0", found, judge(found, low=0), STAGE, "nats")
 
 
 def _gains(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], list[float]]]:

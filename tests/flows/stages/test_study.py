@@ -180,9 +180,9 @@ def test_a_factor_is_judged_on_the_side_that_is_said_to_help(stage: Stage) -> No
         rows = [about | {"seed": seed, "loss": loss * (1 + seed / 1000)} for seed in (1, 2)]
         (folder / "rows.json").write_text(json.dumps(rows))
     assert verdicts(stage, recipe) == {
-        "Dropout helps": "holds",
-        "Unscheduled helps": "holds",
-        "Smoothing helps": "does not hold here",
+        "Helps: Dropout": "holds",
+        "Helps: Unscheduled": "holds",
+        "Helps: Smoothing": "does not hold here",
     }
     [table] = recipe.tables(Rows(stage.root / "reports", digest=False))
     assert ["rotary", "plain", "0.5008"] in [line[:3] for line in table.lines]  # compared, but nobody claims it
