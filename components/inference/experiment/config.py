@@ -77,7 +77,7 @@ class Design:
     power: float = 0.8  # chance of finding an effect of the stated size; where the intervals are tightest
     least_users: int = 100  # of each arm, before a promotion
     least_seconds: float = 0.0  # before a promotion: a day or a week that must be seen whole
-    most_seconds: float = math.inf  # after which it ends in any case
+    most_seconds: float = 90 * 86400.0  # after which it ends in any case
 
     def __post_init__(self) -> None:
         names = [metric.name for metric in self.primary + self.guardrails]
