@@ -75,6 +75,13 @@ def judge(model: Speaks, data: Splits, samples: int, seed: int) -> Judgement:
     return Judgement([result], by_context(by_place, floor), _continued(model, texts, seed))
 
 
+def bits(model: Speaks, texts: list[str]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Bits that each text costs with its separator, and its bytes: comparable between models of any tokenizer."""
+    file = _encode(texts, model.tokenizer)
+    nats, _ = _read(model.decoder, file)
+    return np.bincount(file.text, nats) / np.log(2), np.bincount(file.text, file.size)
+
+
 def _encode(texts: list[str], tokenizer: Tokenizer) -> File:
     rows = [[*row.ids, EOS] for row in tokenizer.encode_batch(texts, add_special_tokens=False)]
     tokens = np.concatenate([np.array(row) for row in rows])

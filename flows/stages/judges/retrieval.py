@@ -95,6 +95,13 @@ def judge(model: Embeds, data: Splits, samples: int, seed: int, caption: str, ca
     return Judgement(results, *_show(pairs, own))
 
 
+def found(model: Embeds, records: list[dict[str, Any]], caption: str, candidates: int) -> Float[np.ndarray, " n"]:
+    """Each picture's chance to find its caption first, among `candidates` distinct ones (recall@1 is the mean)."""
+    pairs = _pairs(records, caption)
+    better = _texts_found(pairs, _vectors(pairs, model.embed_images, model.embed_texts))
+    return expected_recall(better, len(pairs.distinct), min(candidates, len(pairs.distinct)))
+
+
 def _pairs(records: list[dict[str, Any]], caption: str) -> Pairs:
     captions = [record[caption] for record in records]
     return Pairs(records, captions, list(dict.fromkeys(captions)), [record.get("changed", []) for record in records])
