@@ -1,7 +1,10 @@
-"""Keys and values of the tokens seen so far, in room set aside once: a step writes in place and reads a view."""
+"""Keys and values of the tokens seen so far, in room set aside once: a step writes in place and reads a view.
+
+`Cache` holds rows of one length, `SlotCache` rows that come and go, each with a length of its own.
+"""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -31,3 +34,73 @@ class Cache:
 
     def advance(self, tokens: int) -> None:
         self.length += tokens
+
+
+class SlotCache:
+    """Room for `slots` rows of up to `context` tokens, each as long as it is (continuous batching: Yu et al. 2022).
+
+    Rows in use are the first ones, so that a pass reads them as a view: a row that leaves is replaced by the last. A
+    pass takes n tokens of every row in use and reads no further than the longest of them, rounded up to `BUCKET`.
+    Letters: b rows in use, n tokens of each in this pass, m places read.
+    """
+
+    BUCKET = 32  # places: kernels work in whole vectors, and shapes repeat
+
+    def __init__(
+        self, layers: int, slots: int, heads: int, context: int, features: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        room = (layers, slots, heads, context, features)
+        self.keys = torch.zeros(room, dtype=dtype, device=device)  # not empty: what is masked must be finite, too
+        self.values = torch.zeros(room, dtype=dtype, device=device)
+        self.lengths: list[int] = []  # tokens stored of each row in use
+        self.width = 0  # places that this pass reads
+        self._at: tuple[Tensor, Tensor]
+
+    @property
+    def full(self) -> bool:
+        return len(self.lengths) == self.keys.shape[1]
+
+    def aim(self, tokens: int) -> Int[Tensor, "b n"]:
+        """Begin a pass over so many tokens of every row in use: their places."""
+        device, context = self.keys.device, self.keys.shape[3]
+        starts = torch.tensor(self.lengths, device=device).unsqueeze(1)
+        places = starts + torch.arange(tokens, device=device)
+        self._at = torch.arange(len(self.lengths), device=device).unsqueeze(1), places
+        self.width = min(-(-(max(self.lengths) + tokens) // self.BUCKET) * self.BUCKET, context)
+        return places
+
+    def extend(
+        self, layer: int, keys: Float[Tensor, "b h n c"], values: Float[Tensor, "b h n c"]
+    ) -> tuple[Float[Tensor, "b h m c"], Float[Tensor, "b h m c"]]:
+        """Store new keys and values of one layer, each at its row's place; return all places that this pass reads."""
+        rows, places = self._at
+        self.keys[layer, rows, :, places] = keys.transpose(1, 2)
+        self.values[layer, rows, :, places] = values.transpose(1, 2)
+        part = slice(None, len(self.lengths)), slice(None), slice(None, self.width)
+        return self.keys[layer][part], self.values[layer][part]
+
+    def advance(self, tokens: int) -> None:
+        self.lengths = [length + tokens for length in self.lengths]
+
+    def admit(self, cache: Cache) -> None:
+        """A new last row: the one of `cache`. ValueError where no slot is free."""
+        row, length = len(self.lengths), cache.length
+        if self.full:
+            raise ValueError(f"all {row} slots are in use: drop a row first")
+        self.keys[:, row, :, :length] = cache.keys[:, 0, :, :length]
+        self.values[:, row, :, :length] = cache.values[:, 0, :, :length]
+        self.lengths.append(length)
+
+    def clear(self, row: int) -> None:
+        """Forget what is not finite: even unseen it would spoil the row's next tokens."""
+        self.keys[:, row] = 0
+        self.values[:, row] = 0
+
+    def drop(self, row: int) -> None:
+        """A row leaves; the last one takes its place."""
+        last = len(self.lengths) - 1
+        length = self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
+        if row != last:
+            self.keys[:, row, :, :length] = self.keys[:, last, :, :length]
+            self.values[:, row, :, :length] = self.values[:, last, :, :length]

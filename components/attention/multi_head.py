@@ -71,7 +71,7 @@ class MultiHeadAttention(nn.Module):
     def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, view: View) -> Tensor:
         if view.bias is None:
             return self.core(queries, keys, values, view.mask)
-        bias = view.bias[:, : queries.shape[2], : keys.shape[2]]  # made for the longest of packed sequences
+        bias = view.bias[..., : queries.shape[2], : keys.shape[2]]  # made for the longest of packed sequences
         return self.core(queries, keys, values, view.mask, bias)
 
     def _split(self, projected: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 Every kind offers the same three hooks, so that a stack holds one module and asks no questions: `embed` before the first
 block, `rotation` and `bias` once a forward pass for all blocks. What a kind does not do, its hook leaves as it is.
-Places are a slice, or, for packed sequences, a vector that begins anew with each.
+Places are a slice; for packed sequences, a vector that begins anew with each; for rows of own lengths, a row each.
 Letters: b batch, n tokens, m tokens attended to, d width, h heads, c features of a head.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from components.attention.view import Rotation
 
-Places = slice | Int[Tensor, " n"]
+Places = slice | Int[Tensor, " n"] | Int[Tensor, "b n"]
 BUCKETS = 32  # of T5's relative distances
 FARTHEST = 128  # tokens: from here on T5's distances share a bucket
 
@@ -56,6 +56,10 @@ class Positions(nn.Module):
 
     def bias(self, queries: int, keys: int) -> Float[Tensor, "h n m"] | None:
         """What is added to the scores of the last `queries` of `keys` tokens."""
+        return None
+
+    def bias_at(self, places: Int[Tensor, "b n"], keys: int) -> Float[Tensor, "b h n m"] | None:
+        """What is added to the scores of queries at these places and the first `keys` tokens of their rows."""
         return None
 
 
@@ -124,6 +128,9 @@ class Alibi(Positions):
     def bias(self, queries: int, keys: int) -> Float[Tensor, "h n m"]:
         return -self.slopes[:, None, None] * _distances(queries, keys, self.slopes.device).abs()
 
+    def bias_at(self, places: Int[Tensor, "b n"], keys: int) -> Float[Tensor, "b h n m"]:
+        return -self.slopes[:, None, None] * _distances_from(places, keys).abs().unsqueeze(1)
+
 
 class RelativeBuckets(Positions):
     """T5's relative bias (Raffel et al. 2020, section 2.1): a learned number a head and bucket of distances.
@@ -142,7 +149,10 @@ class RelativeBuckets(Positions):
         buckets = self.buckets(_distances(queries, keys, self.table.weight.device))
         return self.table(buckets).permute(2, 0, 1)
 
-    def buckets(self, distances: Int[Tensor, "n m"]) -> Int[Tensor, "n m"]:
+    def bias_at(self, places: Int[Tensor, "b n"], keys: int) -> Float[Tensor, "b h n m"]:
+        return self.table(self.buckets(_distances_from(places, keys))).permute(0, 3, 1, 2)
+
+    def buckets(self, distances: Int[Tensor, "*b n m"]) -> Int[Tensor, "*b n m"]:
         """distances: key's place less query's."""
         if self.causal:
             side, distances, count = torch.zeros_like(distances), (-distances).clamp(min=0), BUCKETS
@@ -174,7 +184,7 @@ def positions(name: str, place: Place) -> Positions:
 
 def rotate(heads: Float[Tensor, "b n h c"], rotation: Rotation) -> Float[Tensor, "b n h c"]:
     """Turn each pair (i, i + c/2) of every head by its position's angle."""
-    cosines, sines = (part.to(heads.dtype)[:, None, :] for part in rotation)
+    cosines, sines = (part.to(heads.dtype).unsqueeze(-2) for part in rotation)
     first, second = heads.chunk(2, dim=-1)
     return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
 
@@ -192,3 +202,8 @@ def _distances(queries: int, keys: int, device: torch.device) -> Int[Tensor, "n 
     """Key's place less query's, for the last `queries` of `keys` places."""
     places = torch.arange(keys, device=device)
     return places - places[keys - queries :, None]
+
+
+def _distances_from(places: Int[Tensor, "b n"], keys: int) -> Int[Tensor, "b n m"]:
+    """The first `keys` places less each query's."""
+    return torch.arange(keys, device=places.device) - places.unsqueeze(-1)

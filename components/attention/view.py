@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from components.attention.cache import Cache
+from components.attention.cache import Cache, SlotCache
 
-Rotation = tuple[Float[Tensor, "n half"], Float[Tensor, "n half"]]  # cosines and sines
+Rotation = tuple[Float[Tensor, "*rows n half"], Float[Tensor, "*rows n half"]]  # cosines and sines
 
 
 @dataclass(frozen=True)
 class View:
     """Letters: b batch, n tokens, m tokens attended to, h heads."""
 
-    mask: Bool[Tensor, "b m"] | None = None  # True where a key is real; None when all are
+    mask: Bool[Tensor, "b m"] | Bool[Tensor, "b n m"] | None = None  # True where a key is real, or a query sees it
     rotation: Rotation | None = None  # angles of these tokens' positions
-    bias: Float[Tensor, "h n m"] | None = None  # added to the scores
+    bias: Float[Tensor, "*rows h n m"] | None = None  # added to the scores
     lengths: tuple[int, ...] | None = None  # packed: the one row holds sequences of so many tokens, one after another
-    cache: Cache | None = None  # keys and values of earlier tokens, which these tokens see too and join
+    cache: Cache | SlotCache | None = None  # keys and values of earlier tokens, which these tokens see too and join

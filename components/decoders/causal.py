@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from components.attention.cache import Cache
+from components.attention.cache import Cache, SlotCache
 from components.decoders.config import DecoderConfig
 from components.decoders.loss import vocabulary_loss
 from components.transformer.stack import Stack
@@ -53,7 +53,7 @@ class CausalDecoder(nn.Module):
     def hidden(
         self,
         ids: Int[Tensor, "b n"],
-        cache: Cache | None = None,
+        cache: Cache | SlotCache | None = None,
         lengths: Sequence[int] | None = None,
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b n d"]:
@@ -65,7 +65,7 @@ class CausalDecoder(nn.Module):
         return self.stack(self.embedding(ids), mask, cache, lengths)
 
     def logits(self, hidden: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape vocabulary"]:
-        return F.linear(hidden, self.output)
+        return F.linear(hidden, self.output) if self.head is None else self.head(hidden)
 
     @property
     def output(self) -> Float[Tensor, "vocabulary d"]:
@@ -74,3 +74,6 @@ class CausalDecoder(nn.Module):
 
     def cache(self, batch: int) -> Cache:
         return self.stack.cache(batch)
+
+    def slots(self, slots: int) -> SlotCache:
+        return self.stack.slots(slots)

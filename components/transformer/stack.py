@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from components.attention.cache import Cache
+from components.attention.cache import Cache, SlotCache
+from components.attention.config import Softmax
 from components.attention.multi_head import core
 from components.attention.positions import Place, Places, positions
 from components.attention.view import View
@@ -57,17 +58,22 @@ class Stack(nn.Module):
         self,
         tokens: Float[Tensor, "b n d"],
         mask: Bool[Tensor, "b m"] | None = None,
-        cache: Cache | None = None,
+        cache: Cache | SlotCache | None = None,
         lengths: Sequence[int] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Contextual tokens, normalised.
 
         mask: True where a token is real, None when all are (no mask is faster); with a cache, of all tokens so far.
-        cache: the tokens follow those already in it, and join them.
+        cache: the tokens follow those already in it, and join them; with slots, each row at its own length, unmasked.
         lengths: the one row of tokens holds sequences of so many tokens, which do not see each other.
         ValueError when a sequence exceeds the context, or the lengths are not those of the row.
         """
-        places, view = self._view(tokens, mask, cache, lengths)
+        if isinstance(cache, SlotCache):
+            if mask is not None or lengths is not None:
+                raise ValueError("rows of a slot cache are one sequence of real tokens each: no mask, no lengths")
+            places, view = self._slot_view(tokens.shape[1], cache)
+        else:
+            places, view = self._view(tokens, mask, cache, lengths)
         tokens = self.positions.embed(tokens, places)
         if self.norm_first is not None:
             tokens = self.norm_first(tokens)
@@ -84,6 +90,25 @@ class Stack(nn.Module):
         weight = next(self.blocks.parameters())
         config, context = self.config, self.positions.context
         return Cache(config.depth, batch, config.groups, context, config.features, weight.dtype, weight.device)
+
+    def slots(self, slots: int) -> SlotCache:
+        """Room for so many rows of their own lengths. ValueError for attention that asks where a query is."""
+        if not isinstance(self.config.attention, Softmax):
+            raise ValueError(
+                f"rows of their own lengths need softmax attention, not {self.config.attention.kind}: "
+                "decode it in batches of one length"
+            )
+        weight = next(self.blocks.parameters())
+        config, context = self.config, self.positions.context
+        return SlotCache(config.depth, slots, config.groups, context, config.features, weight.dtype, weight.device)
+
+    def _slot_view(self, tokens: int, cache: SlotCache) -> tuple[Places, View]:
+        """So many tokens of each row, at its own places: they see their row up to themselves."""
+        self.positions.span(max(cache.lengths), tokens)
+        places = cache.aim(tokens)
+        seen = torch.arange(cache.width, device=places.device) <= places.unsqueeze(2)
+        rotation, bias = self.positions.rotation(places), self.positions.bias_at(places, cache.width)
+        return places, View(seen, rotation, bias, cache=cache)
 
     def _view(
         self, tokens: Tensor, mask: Tensor | None, cache: Cache | None, lengths: Sequence[int] | None
