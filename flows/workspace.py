@@ -65,7 +65,7 @@ def preset_workspace(root: Path, preset: str, data: Path | None = None) -> Path:
     merged = merge_preset(root, overlay)  # refuse before anything is made
     workspace = root / "runs" / preset
     clone(root, workspace, edits=True)
-    _write_yaml(workspace / "params.yaml", merged)
+    write_yaml(workspace / "params.yaml", merged)
     link_data(workspace, data or _raw_data(root))
     return workspace
 
@@ -76,6 +76,19 @@ def fresh_workspace(root: Path, name: str) -> Path:
     clone(root, workspace, edits=False)
     link_data(workspace, _raw_data(root))
     return workspace
+
+
+def branch_workspace(root: Path, workspace: Path, base: str, branch: str) -> None:
+    """A clone on a branch of its own, begun at the commit of `base`; one that is there is left as it is."""
+    if (workspace / ".git").exists() and _git(workspace, "branch", "--show-current").strip() == branch:
+        return
+    clone(root, workspace, edits=False)
+    link_data(workspace, _raw_data(root))
+    for name, other in (("user.name", "tsumugi"), ("user.email", "tsumugi@localhost")):
+        value = _git(root, "config", "--default", other, "--get", name).strip()  # commits are the checkout's
+        _git(workspace, "config", name, value)
+    _git(workspace, "fetch", "-q", str(root), base)
+    _git(workspace, "checkout", "-q", "--force", "-B", branch, "FETCH_HEAD")
 
 
 def clone(root: Path, workspace: Path, edits: bool) -> None:
@@ -133,7 +146,7 @@ def link_data(workspace: Path, data: Path | None) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(data.resolve())
-    for name, source in (_read_yaml(workspace / "params.yaml").get("sources") or {}).items():
+    for name, source in (read_yaml(workspace / "params.yaml").get("sources") or {}).items():
         path = str(source.get("path", ""))
         if path.startswith("data/raw/") and not (workspace / path).exists():
             raise Refused(f"sources.{name}: {path} is missing: name the folder that holds it by DATA=FOLDER")
@@ -159,9 +172,9 @@ def merge_preset(root: Path, overlay: Path) -> Any:
     Only in sections that dvc.yaml repeats a stage over (`foreach`) may an overlay add an entry, or drop one by
     `NAME: null`.
     """
-    stages = _read_yaml(root / "dvc.yaml").get("stages") or {}
+    stages = read_yaml(root / "dvc.yaml").get("stages") or {}
     entries = {stage["foreach"].strip("${} ") for stage in stages.values() if isinstance(stage.get("foreach"), str)}
-    merged = _read_yaml(root / "params.yaml")
+    merged = read_yaml(root / "params.yaml")
     changes = YAML(typ="safe").load(overlay.read_text()) or {}  # anchors and merged keys as the values they stand for
     _merge(merged, changes, (), entries, overlay.name)
     return merged
@@ -196,11 +209,11 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
     return _yaml().load(path.read_text())
 
 
-def _write_yaml(path: Path, value: Any) -> None:
+def write_yaml(path: Path, value: Any) -> None:
     with path.open("w") as file:
         _yaml().dump(value, file)
 

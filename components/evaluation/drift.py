@@ -16,7 +16,6 @@ from jaxtyping import Float, Shaped
 from scipy.stats import chi2_contingency, ks_2samp, rankdata
 
 Test = Literal["Kolmogorov-Smirnov", "chi-square", "classifier"]
-Numbers = Shaped[np.ndarray, " n"]
 RARE = 5.0  # expected records of a class, below which chi-square does not hold (Cochran 1954): such ones are one class
 FOLDS = 5
 RIDGE = 0.1  # added to each feature's variance, which is 1: embeddings are correlated
@@ -40,7 +39,7 @@ class Shift:
     drifted: bool = False
 
 
-def numbers(feature: str, reference: Numbers, new: Numbers) -> Shift:
+def numbers(feature: str, reference: Shaped[np.ndarray, " n"], new: Shaped[np.ndarray, " m"]) -> Shift:
     """A number a record. ValueError where a side is empty."""
     _check(feature, len(reference), len(new))
     found = ks_2samp(reference, new, method="asymp")  # exact ones assume that no two values are equal
@@ -58,10 +57,13 @@ def classes(feature: str, reference: Sequence[str], new: Sequence[str]) -> Shift
     shares = table / table.sum(1, keepdims=True)
     most = int(np.abs(shares[1] - shares[0]).argmax())
     moved = f"{names[most]}: {shares[0, most]:.1%} -> {shares[1, most]:.1%}"
-    expected = table.sum(0) * table.sum(1).min() / table.sum()
-    usual = table[:, expected >= RARE]
-    rest = table[:, expected < RARE].sum(1, keepdims=True)
-    merged = np.concatenate([usual, rest], 1) if rest.all() else usual
+    order = np.argsort(-table.sum(0), kind="stable")
+    expected = table.sum(0)[order] * table.sum(1).min() / table.sum()
+    usual = int((expected >= RARE).sum())
+    if 0 < usual < len(names) and expected[usual:].sum() < RARE:
+        usual -= 1  # the rarest of the usual ones takes the others in
+    merged = np.concatenate([table[:, order[:usual]], table[:, order[usual:]].sum(1, keepdims=True)], 1)
+    merged = merged[:, merged.any(0)]
     statistic, p = 0.0, 1.0
     if merged.shape[1] > 1:
         found = chi2_contingency(merged, correction=False)

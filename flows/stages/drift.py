@@ -60,6 +60,13 @@ def run(params: Params, stage: Stage) -> None:
             told = drift.embeddings(EMBEDDING, vectors[0], vectors[1], params.permutations, params.seed)
             sides[EMBEDDING] = told.reference, told.new
             shifts.append(told.shift)
+            if params.alpha * (1 + params.permutations) < len(
+                shifts
+            ):  # the least p-value that there can be is too large
+                least = round(len(shifts) / params.alpha)
+                raise ValueError(
+                    f"{params.permutations} permutations show no drift at alpha {params.alpha}: give {least}"
+                )
     except ValueError as error:
         raise StageError(str(error)) from error
     found = sorted(
