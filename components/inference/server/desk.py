@@ -1,0 +1,199 @@
+"""Takes a request to the version that is to answer it, stays while it is computed, and writes down what came of it.
+
+A request ends at its deadline, and at once where its client has gone. Where a challenger breaks, the champion answers,
+and the failure counts against the challenger. A shadow computes after the answer has left.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from components.inference.server.errors import GONE, ApiError, api_error
+from components.inference.server.fleet import Arm, Deployment, Fleet
+from components.inference.server.metrics import Metrics
+from components.inference.server.served import Kind
+from components.inference.server.settings import Settings
+from components.inference.traffic import Traffic
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass
+class Ask:
+    """A request as the gate lets it in."""
+
+    id: str
+    owner: str  # of the key; the address of a client without one
+    started: float  # time.monotonic()
+    deadline: float
+    after: list[Coroutine[Any, Any, None]] = field(default_factory=list)  # to do once the answer has left
+
+    @staticmethod
+    def of(request: Request) -> "Ask":
+        return request.scope["ask"]
+
+    def user(self, client: str | None) -> str:
+        """Who asks, for experiments: a hash of the key's owner and of whom that says it asks for."""
+        return hashlib.sha256(f"{self.owner}\0{client or ''}".encode("utf-8", "replace")).hexdigest()
+
+
+@dataclass
+class Task:
+    """What a request wants of a model. `input`: what is written down of it."""
+
+    name: str
+    kind: Kind
+    user: str
+    route: str
+    input: Any
+
+
+class Work:
+    """One attempt of one deployment at a task."""
+
+    def __init__(self, desk: "Desk", task: Task, arm: Arm, id: str, started: float) -> None:
+        self.desk, self.task, self.arm, self.id, self.started = desk, task, arm, id, started
+        self._over = False
+        arm.deployment.enter()
+
+    def finish(self, status: int, output: Any = None, prompt_tokens: int = 0, tokens: int = 0) -> None:
+        """Leave the deployment and write down what came of it; only the first call counts."""
+        if self._over:
+            return
+        self._over = True
+        self.arm.deployment.leave()
+        seconds = time.monotonic() - self.started
+        name, version = self.task.name, self.arm.deployment.version
+        metrics = self.desk.metrics
+        metrics.seconds.labels(self.task.route, name, version.version, self.arm.role).observe(seconds)
+        for kind, count in (("prompt", prompt_tokens), ("completion", tokens)):
+            if count:
+                metrics.tokens.labels(name, version.version, kind).inc(count)
+        self.desk.traffic.record(
+            id=self.id,
+            user=self.task.user,
+            name=name,
+            version=version.version,
+            commit=version.commit,
+            role=self.arm.role,
+            experiment=self.arm.experiment,
+            route=self.task.route,
+            status=status,
+            seconds=seconds,
+            tokens=tokens or prompt_tokens,
+            input=self.task.input,
+            output=output,
+        )
+
+
+class Desk:
+    def __init__(self, fleet: Fleet, traffic: Traffic, metrics: Metrics, settings: Settings) -> None:
+        self.fleet, self.traffic, self.metrics, self.settings = fleet, traffic, metrics, settings
+        self._shadows = 0
+
+    def task(self, request: Request, model: str | None, kind: Kind, client: str | None, input: Any) -> Task:
+        """What is asked; ApiError where no such model serves."""
+        user = Ask.of(request).user(client or request.headers.get("x-client-id"))
+        return Task(self.fleet.named(model, kind), kind, user, request.scope["route"].path, input)
+
+    async def begin(
+        self,
+        request: Request,
+        task: Task,
+        compute: Callable[[Deployment], Awaitable[T]],
+        output: Callable[[T], Awaitable[Any]],
+    ) -> tuple[Work, T]:
+        """A result, and the work to finish once the answer is complete.
+
+        output: of a shadow's result, what is written down.
+
+        Raises:
+            ApiError: nobody could answer.
+        """
+        ask = Ask.of(request)
+        arms, shadow = self.fleet.choose(task.name, task.user)
+        for arm in arms:
+            last = arm is arms[-1]
+            work = Work(self, task, arm, ask.id if last else str(uuid.uuid4()), ask.started)
+            try:
+                result = await within(request, compute(arm.deployment), ask.deadline)
+            except BaseException as error:
+                if not isinstance(error, Exception):  # cancelled: the server ends
+                    work.finish(GONE)
+                    raise
+                told = api_error(error)
+                work.finish(told.status)
+                if told.status != 500 or last:
+                    raise told from None
+                log.warning("%s %s failed; the champion answers", task.name, arm.deployment.version.version)
+                continue
+            work.id = ask.id
+            if shadow:
+                self._copy(ask, task, shadow, compute, output)
+            return work, result
+        raise AssertionError("the last arm returns or raises")
+
+    def _copy(
+        self,
+        ask: Ask,
+        task: Task,
+        shadow: Arm,
+        compute: Callable[[Deployment], Awaitable[T]],
+        output: Callable[[T], Awaitable[Any]],
+    ) -> None:
+        """Have the shadow compute the same once the answer has left, unless it has enough to do."""
+        if self._shadows >= self.settings.shadows:
+            self.metrics.shadows.labels(task.name, "left out").inc()
+            return
+        self._shadows += 1
+        work = Work(self, task, shadow, str(uuid.uuid4()), 0.0)  # entered now: a swap waits for it
+
+        async def run() -> None:
+            work.started = time.monotonic()
+            try:
+                async with asyncio.timeout(self.settings.timeout):
+                    written = await output(await compute(shadow.deployment))
+                work.finish(200, {"shadow_of": ask.id, "output": written})
+                self.metrics.shadows.labels(task.name, "computed").inc()
+            except Exception as error:
+                work.finish(api_error(error).status, {"shadow_of": ask.id})
+                self.metrics.shadows.labels(task.name, "failed").inc()
+            finally:
+                work.finish(GONE)
+                self._shadows -= 1
+
+        ask.after.append(run())
+
+
+async def within(request: Request, work: Awaitable[T], deadline: float) -> T:
+    """The result, unless the deadline passes (TimeoutError) or the client goes (ApiError 499); then the work ends."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        left = max(0.0, deadline - time.monotonic())
+        await asyncio.wait({task, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise ApiError(GONE, "The client has gone.")
+        raise TimeoutError
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(BaseException):
+                await task
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
