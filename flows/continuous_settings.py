@@ -42,6 +42,7 @@ class Settings:
     share: Annotated[float, Interval(gt=0, lt=1)] = 0.5  # of the users, who see the challenger
     look: Annotated[float, Interval(gt=0)] = 60.0  # seconds between two looks at the experiment
     patience: Annotated[float, Interval(gt=0)] = 14 * 86400.0  # seconds after which it ends without a verdict
+    window: Annotated[int, Interval(ge=50)] = 500  # requests, and outcomes, that the watch looks at together
     main: str = "main"  # the branch that a promotion moves
     notify: str = ""  # an address that gets the outcome as JSON, by POST; empty: none
     entry: dict[str, Any] = field(default_factory=dict)  # all of it, as it stands in the file
@@ -54,6 +55,10 @@ class Settings:
             raise ValueError(f"train = {self.train!r}: name stage and run, as in finetune_text.world")
         if not {"valid", "test"} <= {*self.source.splits, *self.source.held_out}:
             raise ValueError("source: hold some records out for valid and test: held_out: {valid: {share: 0.1}, ...}")
+
+    def watched(self, root: Path) -> str:
+        """Where new data arrive: an address, or an absolute path."""
+        return self.source.path if "://" in self.source.path else str(root / self.source.path)
 
     def design(self, experiment: str) -> Design:
         """The experiment under an id. ValueError where it does not fit."""

@@ -198,7 +198,9 @@ def _add(params: Any, generation: Generation, settings: Settings, classes: list[
     old, new, mixed = str(trained["source"]), generation.new, generation.mixed
     source = {**settings.entry["source"], "path": f"{PINNED}/{new}"}
     labelled = "label" in source.get("fields", {})
-    known = {"classes": list(source.get("classes") or classes)} if labelled and (source.get("classes") or classes) else {}
+    known = (
+        {"classes": list(source.get("classes") or classes)} if labelled and (source.get("classes") or classes) else {}
+    )
     params["sources"][new] = source | known
     params["sources"][mixed] = _mixed_source(settings, f"data/mixed/{new}") | known
     machine = {key: trained[key] for key in ("threads", "device")}

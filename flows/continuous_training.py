@@ -1,0 +1,220 @@
+"""The flow that closes the circle: new data in, a better model out, and never a worse one.
+
+    take in -> clone on a branch -> validate, drift, mix, train, compare (the graph's stages) -> gate -> register
+    -> challenger on trial -> verdict -> promote or withdraw -> tell
+
+Each step finds out by itself whether it was done, from git, DVC, the registry, the pointer and the experiment's row: a
+run that is killed goes on when it is started again, and one generation of new data is trained, registered and judged
+once. A lock of each name makes two triggers at once one run. Of how a generation ended one small file is kept.
+"""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from components.inference.pointer import write_whole
+from components.inference.traffic import Traffic, database
+from flows import continuous_settings, gate, generation, incoming, notify, rollout, trial
+from flows.bridge import Bridge
+from flows.continuous_settings import Settings
+from flows.generation import Generation
+from flows.graph import Refused as GraphRefused
+from flows.pipeline import Watchman, pipeline
+from flows.server import ROOT
+from flows.workspace import Refused
+
+FINAL = ("Promoted", "Kept", "Stopped", "Declined")  # a generation that ended so is not begun again
+REFUSALS = (Refused, GraphRefused, ValueError)
+
+step = task(cache_policy=NO_CACHE, persist_result=False)
+edge = task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)  # it speaks to remotes
+
+
+@flow(persist_result=False)
+def continuous_training(
+    name: str, repo: str | None = None, serving: str | None = None, reason: str = "a person"
+) -> State[Any]:
+    """Retrain a model on what is new, and promote it if it is better.
+
+    Ends as Promoted, Kept, Stopped (by the experiment), Declined (by the gate), Known (this data led to one of these
+    before), Joined (a run of this name is at work), Cancelled, or Failed: then it may be started again.
+
+    Args:
+        name: of continuous.yaml.
+        repo: the repository's root. Default: the checkout that this flow belongs to.
+        serving: the serving folder. Default: .store/serving in the repository.
+        reason: what started it.
+    """
+    root = Path(repo) if repo else ROOT
+    log = get_run_logger()
+    log.info("retraining of %s, started by %s", name, reason)
+    with alone(store(root) / f"{name}.lock") as mine:
+        if not mine:
+            return Completed(name="Joined", message=f"a run of {name} is at work: it, or the next one, sees to this")
+        try:
+            settings = continuous_settings.read(root, name)
+            state = take_in(settings.watched(root), inbox(root, name))
+            made = Generation.of(root, name, state, settings)
+            known = outcome(made)
+            if known and known["outcome"] in FINAL:
+                return Completed(name="Known", message=f"generation {made.key} ended before: {known['outcome']}")
+            return _run(made, settings, state, Path(serving) if serving else root / ".store" / "serving")
+        except REFUSALS as error:
+            log.error(str(error))
+            return Failed(name="Refused", message=" ".join(str(error).split()))
+
+
+def _run(made: Generation, settings: Settings, state: str, serving: Path) -> State[Any]:
+    prepare(made, settings, inbox(made.root, made.name) / state)
+    ran = pipeline.fn(str(made.folder), targets=[f"drift@{made.name}", f"compare@{made.name}"])
+    if not ran.is_completed():
+        if ran.is_failed():
+            conclude(made, settings, {"outcome": "Failed", "reasons": [ran.message or ""]})
+        return ran  # failed or cancelled
+    found = judge(made)
+    if not found["passed"]:
+        return _end(made, settings, {"outcome": "Declined", "reasons": found["reasons"]})
+    version = register(made)
+    with Traffic(database(serving)) as traffic:
+        deploy_challenger(made, settings, serving, traffic, version)
+        verdict = experiment(made, settings, traffic)
+    ended = {"version": version, "reasons": list(verdict["reasons"])}
+    if verdict["decision"] == "promote":
+        promote(made, settings, serving, version)
+        return _end(made, settings, {"outcome": "Promoted", **ended})
+    withdraw(made, serving)
+    return _end(made, settings, {"outcome": {"stop": "Stopped", "keep": "Kept"}[verdict["decision"]], **ended})
+
+
+def _end(made: Generation, settings: Settings, ended: dict[str, Any]) -> State[Any]:
+    conclude(made, settings, ended)
+    message = f"{made.name} {ended.get('version', '')} ({made.key}): {'; '.join(ended['reasons'])}"
+    return Completed(name=ended["outcome"], message=message)
+
+
+@step
+def take_in(source: str, inbox: Path) -> str:
+    """Copy what has arrived; the hash of it."""
+    state = incoming.take(source, inbox)
+    get_run_logger().info("%s: state %s", source, state)
+    return state
+
+
+@step
+def prepare(made: Generation, settings: Settings, data: Path) -> None:
+    """The clone, its parameters, and the new data under DVC."""
+    generation.prepare(made, settings, data)
+    get_run_logger().info("%s on branch %s", made.folder, made.branch)
+
+
+@step
+def judge(made: Generation) -> dict[str, Any]:
+    """The gate: what `compare` measured, and whether that is enough."""
+    found = gate.read(made.folder, made.name)
+    gate.show(made.name, found)
+    get_run_logger().info("gate: %s", "passed" if found["passed"] else "; ".join(found["reasons"]))
+    return found
+
+
+@edge
+def register(made: Generation) -> str:
+    """Data and models to the remote, then branch and tag: what is registered can be had elsewhere."""
+    with chdir(made.folder):
+        bridge = Bridge(made.folder, get_run_logger().info)
+        if bridge.shared:
+            bridge.push()
+        bridge.repo.close()
+    version = generation.publish(made)
+    get_run_logger().info("%s@%s", made.name, version)
+    return version
+
+
+@step
+def deploy_challenger(made: Generation, settings: Settings, serving: Path, traffic: Traffic, version: str) -> None:
+    """The new version beside the champion."""
+    trial.begin(made.root, serving, traffic, made.name, version, settings.design(made.experiment))
+
+
+@step
+def experiment(made: Generation, settings: Settings, traffic: Traffic) -> dict[str, Any]:
+    """Look until the experiment says promote, keep or stop, or patience ends; the verdict as it stands in its row."""
+    design, log, told = settings.design(made.experiment), get_run_logger(), ()
+    watchman = Watchman()
+    while (verdict := trial.ended(traffic, made.name, made.experiment)) is None:
+        found = trial.look(traffic, design)
+        left = trial.remaining(traffic, made.name, made.experiment, settings.patience)
+        if found.decision != "continue" or left <= 0:
+            trial.end(traffic, made.name, design, found, "keep" if found.decision == "continue" else found.decision)
+            continue
+        if found.reasons != told:
+            log.info("%s", " ".join(found.reasons))
+            told = found.reasons
+        if watchman.stop():
+            raise Refused(f"experiment {made.experiment}: left running, for this run was ended: start it again")
+        time.sleep(min(settings.look, left))
+    gate.show_verdict(made.name, verdict)
+    log.info("%s: %s", verdict["decision"], " ".join(verdict["reasons"]))
+    return verdict
+
+
+@edge
+def promote(made: Generation, settings: Settings, serving: Path, version: str) -> None:
+    """The pointer and the registry's stage first, for they serve people; then main."""
+    rollout.deploy(made.root, serving, made.name, version)
+    generation.advance(made, settings.main)
+
+
+@step
+def withdraw(made: Generation, serving: Path) -> None:
+    """The champion serves alone again."""
+    rollout.withdraw(made.root, serving, made.name)
+
+
+@step
+def conclude(made: Generation, settings: Settings, ended: dict[str, Any]) -> None:
+    """Keep how it ended, and tell it."""
+    told = {"name": made.name, "key": made.key, "branch": made.branch, **ended}
+    write_whole(_outcome(made), (json.dumps(told, indent=1) + "\n").encode())
+    if deaf := notify.tell(made.name, told, settings.notify):
+        get_run_logger().warning(deaf)
+
+
+def outcome(made: Generation) -> dict[str, Any] | None:
+    """How a generation ended; None where it has not."""
+    return json.loads(_outcome(made).read_text()) if _outcome(made).exists() else None
+
+
+def _outcome(made: Generation) -> Path:
+    return store(made.root) / made.name / f"{made.key}.json"
+
+
+def store(root: Path) -> Path:
+    """Locks and outcomes."""
+    return root / ".store" / "continuous"
+
+
+def inbox(root: Path, name: str) -> Path:
+    """What was taken in."""
+    return root / ".store" / "incoming" / name
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[bool]:
+    """Whether this process holds the lock; a killed one leaves it free."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

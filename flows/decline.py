@@ -1,0 +1,61 @@
+"""Whether a champion's outcomes fall: those of its first window against each later one, once it is full.
+
+A user counts once in a window, with the mean of that user's outcomes, by Welch's test. The chance of a false alarm is
+spent over the windows as 6 / (pi k)^2, which sums to 1: looking for years raises it no further. A decline needs both, a
+fall that surely happened and one of the size that the metric calls an effect.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.stats import ttest_ind
+from sqlalchemy import select
+
+from components.inference.experiment.config import Metric
+from components.inference.traffic import Traffic
+from components.inference.traffic_tables import outcomes, requests
+
+ALPHA = 0.01  # over all windows
+
+
+def spent(alpha: float, window: int) -> float:
+    """The part of alpha that the window of this number (1 and up) may use."""
+    return alpha * 6 / (math.pi * window) ** 2
+
+
+def look(traffic: Traffic, name: str, version: str, metric: Metric, window: int) -> dict[str, Any] | None:
+    """The fall, if there is one in the last full window: then and now, and its p-value."""
+    rows = history(traffic, name, version, metric.name)
+    full = len(rows) // window - 1
+    if full < 1:
+        return None
+    then, now = (_by_user(rows[start : start + window]) for start in (0, full * window))
+    fall = metric.sign * (then.mean() - now.mean())
+    if fall < metric.effect or min(len(then), len(now)) < 2:
+        return None
+    found = ttest_ind(metric.sign * now, metric.sign * then, equal_var=False, alternative="less")
+    p = float(found.pvalue)  # type: ignore[attr-defined]
+    if not p < spent(ALPHA, full):
+        return None
+    means = {"then": float(then.mean()), "now": float(now.mean())}
+    return {"metric": metric.name, "version": version, "window": full, **means, "p": p}
+
+
+def history(traffic: Traffic, name: str, version: str, metric: str) -> list[tuple[str, float]]:
+    """User and value of each outcome of a version's answers, in order of time."""
+    query = (
+        select(requests.c.user, outcomes.c.value)
+        .join(requests, requests.c.id == outcomes.c.request)
+        .where(requests.c.name == name, requests.c.version == version, outcomes.c.metric == metric)
+        .order_by(outcomes.c.time, outcomes.c.number)
+    )
+    with traffic.engine.connect() as connection:
+        return [(user, value) for user, value in connection.execute(query)]
+
+
+def _by_user(rows: list[tuple[str, float]]) -> np.ndarray:
+    """float64 [users]: means."""
+    users, values = zip(*rows, strict=True)
+    _, which = np.unique(users, return_inverse=True)
+    return np.bincount(which, values) / np.bincount(which)
