@@ -153,14 +153,10 @@ def guardrail(case: Case, runs: int, times: float, users: int = SMALLER) -> tupl
 
 def split(runs: int, share: float, truth: float, users: int = 20_000) -> float:
     """Share of runs in which the split is called broken, where `truth` of the users are challengers."""
-    rng = np.random.default_rng(0)
     every = users // LOOKS
-    challengers = rng.binomial(every, truth, (runs, LOOKS)).cumsum(1)
-    return float(
-        (sample_ratio.p(every * np.arange(1, LOOKS + 1) - challengers, challengers, share) < sample_ratio.ALARM)
-        .any(1)
-        .mean()
-    )
+    challengers = np.random.default_rng(0).binomial(every, truth, (runs, LOOKS)).cumsum(1)
+    champions = every * np.arange(1, LOOKS + 1) - challengers
+    return float((np.asarray(sample_ratio.p(champions, challengers, share)) < sample_ratio.ALARM).any(1).mean())
 
 
 def returning(runs: int, users: int = 400) -> tuple[float, float]:

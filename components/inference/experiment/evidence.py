@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from components.inference.experiment.mixtures import Figures, Mixture, bound
+from components.inference.experiment.mixtures import Figures, Given, Mixture, bound
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,11 @@ class Evidence:
     mixture: Mixture
     reach: float = np.inf  # no difference is larger
 
-    def above(self, null: ArrayLike = 0.0) -> Figures:
+    def above(self, null: Given = 0.0) -> Figures:
         """Logarithm of the evidence that the difference is above `null`."""
         return self.mixture.log_e(self.weight * (self.difference - null), self.variance)
 
-    def below(self, null: ArrayLike = 0.0) -> Figures:
+    def below(self, null: Given = 0.0) -> Figures:
         """Logarithm of the evidence that the difference is below `null`."""
         return self.mixture.log_e(-self.weight * (self.difference - null), self.variance)
 
@@ -34,14 +33,8 @@ class Evidence:
         """Always-valid p-value of "no difference", two-sided (Johari, Pekelis, Walsh 2022)."""
         return np.minimum(1.0, 2 * np.exp(-np.maximum(self.above(), self.below())))
 
-    def low(self, alpha: float) -> Figures:
-        """What the difference is above, at every look, with confidence 1 - alpha."""
-        return np.maximum(self.difference - self._width(alpha), -self.reach)
-
-    def high(self, alpha: float) -> Figures:
-        """What the difference is below, at every look, with confidence 1 - alpha."""
-        return np.minimum(self.difference + self._width(alpha), self.reach)
-
-    def _width(self, alpha: float) -> Figures:
+    def interval(self, alpha: float) -> tuple[Figures, Figures]:
+        """What the difference lies between, at every look; either side is missed with a chance of `alpha` at most."""
         with np.errstate(divide="ignore"):
-            return bound(self.mixture, self.variance, alpha) / self.weight
+            width = bound(self.mixture, self.variance, alpha) / self.weight
+        return np.maximum(self.difference - width, -self.reach), np.minimum(self.difference + width, self.reach)

@@ -10,17 +10,18 @@ Statistics 49(2), below [HRMS].
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.special import gammainc, gammaln, lambertw, log_ndtr
 
 Figures = np.ndarray | np.floating  # one of a comparison, or an array of them
+Given = Figures | np.integer | float | int
 
 
+@runtime_checkable
 class Mixture(Protocol):
-    def log_e(self, sums: ArrayLike, variance: ArrayLike) -> Figures:
+    def log_e(self, sums: Given, variance: Given) -> Figures:
         """Logarithm of the evidence that the sum drifts upwards; rises with the sum."""
         ...
 
@@ -31,7 +32,7 @@ class Normal:
 
     rho: float
 
-    def log_e(self, sums: ArrayLike, variance: ArrayLike) -> Figures:
+    def log_e(self, sums: Given, variance: Given) -> Figures:
         sums, total = np.asarray(sums, float), np.asarray(variance, float) + self.rho
         return math.log(2) + 0.5 * (np.log(self.rho / total) + sums**2 / total) + log_ndtr(sums / np.sqrt(total))
 
@@ -47,7 +48,7 @@ class Gamma:
     rho: float
     scale: float  # a step falls at most this far below the centre that its square is taken from
 
-    def log_e(self, sums: ArrayLike, variance: ArrayLike) -> Figures:
+    def log_e(self, sums: Given, variance: Given) -> Figures:
         square = self.scale**2
         start, shape = self.rho / square, (np.asarray(variance, float) + self.rho) / square
         rate = np.maximum(np.asarray(sums, float) / self.scale + shape, np.finfo(float).tiny)
@@ -64,7 +65,7 @@ def tightest(variance: float, alpha: float) -> float:
     return variance / (-float(lambertw(-((2 * alpha) ** 2) / math.e, -1).real) - 1)
 
 
-def bound(mixture: Mixture, variance: ArrayLike, alpha: float) -> Figures:
+def bound(mixture: Mixture, variance: Given, alpha: float) -> Figures:
     """The sum that is ever passed with a chance of `alpha` at most, where nothing drifts; by bisection."""
     variance = np.asarray(variance, float)
     wanted = -math.log(alpha)

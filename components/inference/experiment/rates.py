@@ -72,7 +72,7 @@ class Rates:
     def _bet(self, differences: Float[np.ndarray, "*runs blocks"]) -> None:
         if not self.challenger_is_smaller:
             differences = -differences
-        before = self.sums[..., None] + np.cumsum(differences, -1) - differences
+        before = np.asarray(self.sums)[..., None] + np.cumsum(differences, -1) - differences
         counts = np.maximum(np.arange(self.blocks, self.blocks + differences.shape[-1]), 1)
         centres = np.clip(before / counts, -CENTRE, CENTRE)
         self.squares = self.squares + np.square(differences - centres).sum(-1)

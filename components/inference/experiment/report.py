@@ -17,7 +17,7 @@ import numpy as np
 from components.inference.experiment import sample_ratio
 from components.inference.experiment.config import Design, Metric
 from components.inference.experiment.users import Log, observe
-from components.inference.experiment.verdict import Estimate, Verdict, duration, verdict
+from components.inference.experiment.verdict import Estimate, Verdict, change, duration, figure, verdict
 from components.inference.pointer import write_whole
 
 if TYPE_CHECKING:
@@ -63,14 +63,18 @@ def page(design: Design, verdicts: Sequence[Verdict]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(figure=_number, duration=duration)
+    environment.filters.update(figure=figure, change=change, duration=duration)
     *_, last = verdicts
+    metrics = design.primary + design.guardrails
+    users = [each.champion_users + each.challenger_users for each in verdicts]
+    histories = zip(*(each.estimates for each in verdicts), strict=True)
+    pictures = [_picture(design, metric, users, some) for metric, some in zip(metrics, histories, strict=True)]
     return environment.get_template("report.html.jinja").render(
         design=design,
         last=last,
         title=TITLES[last.decision],
-        rows=list(zip(last.estimates, design.primary + design.guardrails, strict=True)),
-        picture=_data_uri(design, verdicts),
+        rows=list(zip(last.estimates, metrics, strict=True)),
+        pictures=pictures,
         alarm=sample_ratio.ALARM,
         looks=len(verdicts),
     )
@@ -92,32 +96,16 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _number(value: float, metric: Metric, sign: bool = False) -> str:
-    """As people read it: rates in per cent, others with their unit."""
-    if not math.isfinite(value):
-        return "open"
-    if metric.kind == "rate":
-        return f"{100 * value:{'+' if sign else ''}.2f} %"
-    return f"{value:{'+' if sign else ''}.4g}{' ' * bool(metric.unit)}{metric.unit}"
-
-
-def _data_uri(design: Design, verdicts: Sequence[Verdict]) -> str:
-    """The intervals over users, a panel a metric, as SVG."""
+def _picture(design: Design, metric: Metric, users: Sequence[int], history: Sequence[Estimate]) -> str:
+    """A metric's intervals over users, as SVG in a data URI."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    metrics = design.primary + design.guardrails
-    columns = min(2, len(metrics))
-    rows = math.ceil(len(metrics) / columns)
-    figure = Figure(figsize=(5.4 * columns, 3.2 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, metric, *history in zip(panels, metrics, *(each.estimates for each in verdicts), strict=False):
-        _panel(axes, metric, [each.champion_users + each.challenger_users for each in verdicts], history)
-    for axes in list(panels):  # those left over
-        axes.set_visible(False)
+    drawing = Figure(figsize=(5.4, 3.2), layout="constrained")
+    _panel(drawing.subplots(), metric, users, history)
     target = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": design.experiment}):  # the same page from the same figures
-        figure.savefig(target, format="svg", metadata={"Date": None})
+        drawing.savefig(target, format="svg", metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(target.getvalue()).decode()}"
 
 

@@ -6,16 +6,15 @@ at 1, so that its inverse is a p-value at every look.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.special import betaln
 
-from components.inference.experiment.mixtures import Figures
+from components.inference.experiment.mixtures import Figures, Given
 
 ALARM = 0.001  # a p-value below says that the split is broken: one false alarm in 1,000 experiments at most
 CONCENTRATION = 1000  # of the prior, in users: shares off by 0.016 (at 0.5) are what it looks for first
 
 
-def p(champion: ArrayLike, challenger: ArrayLike, share: float) -> Figures:
+def p(champion: Given, challenger: Given, share: float) -> Figures:
     """Always-valid p-value of "the challengers are `share` of the users", from the users of each arm.
 
     Raises:

@@ -6,13 +6,14 @@ an A/A test for a discovery. So a user's value is the mean of that user's outcom
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from components.inference.experiment.config import ARMS, Arm
 
 
+@runtime_checkable
 class Log(Protocol):
     """What was logged of one arm, in order of time."""
 
@@ -52,7 +53,7 @@ def observe(seen: Mapping[str, Log], outcomes: Mapping[str, Mapping[str, Log]], 
             raise ValueError(f"{name}: unknown arm {', '.join(unknown)}: known are {', '.join(ARMS)}")
     sets = {arm: {user for log in logs.values() if arm in log for user in _until(log[arm], until)[0]} for arm in ARMS}
     crossed = sets["champion"] & sets["challenger"]
-    values = {
+    values: dict[str, Mapping[Arm, np.ndarray]] = {
         metric: {arm: _by_user(metric, arms.get(arm), until, crossed) for arm in ARMS}
         for metric, arms in outcomes.items()
     }

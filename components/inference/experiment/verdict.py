@@ -144,7 +144,7 @@ def _evidence(metric: Metric, design: Design, observed: Observed, side: float) -
 def _primary(metric: Metric, design: Design, observed: Observed) -> Estimate:
     side = design.alpha / len(design.primary) / 2
     evidence = _evidence(metric, design, observed, side)
-    worst, best = _gains(metric, evidence, side)
+    interval, (worst, best) = _interval(metric, evidence, side)
     state: State = "open"
     if worst > 0:
         state = "better"
@@ -152,23 +152,23 @@ def _primary(metric: Metric, design: Design, observed: Observed) -> Estimate:
         state = "worse"
     elif best < metric.effect:
         state = "no gain that matters"
-    return _estimate(metric, "primary", state, observed, evidence, side, float(evidence.p()))
+    return _estimate(metric, "primary", state, observed, interval, side, float(evidence.p()))
 
 
 def _guardrail(metric: Metric, design: Design, observed: Observed) -> Estimate:
     """Non-inferiority: held where the loss is surely within the margin, broken where it is surely beyond."""
     side = design.alpha / len(design.guardrails)
     evidence = _evidence(metric, design, observed, side)
-    worst, best = _gains(metric, evidence, side)
+    interval, (worst, best) = _interval(metric, evidence, side)
     state: State = "held" if worst > -metric.effect else "broken" if best < -metric.effect else "open"
     beyond = evidence.below(-metric.effect) if metric.sign > 0 else evidence.above(metric.effect)
-    return _estimate(metric, "guardrail", state, observed, evidence, side, float(np.exp(min(0.0, -float(beyond)))))
+    return _estimate(metric, "guardrail", state, observed, interval, side, float(np.exp(min(0.0, -float(beyond)))))
 
 
-def _gains(metric: Metric, evidence: Evidence, side: float) -> tuple[float, float]:
-    """The worst and the best gain that are still possible: differences, turned so that more is better."""
-    low, high = float(evidence.low(side)), float(evidence.high(side))
-    return (low, high) if metric.sign > 0 else (-high, -low)
+def _interval(metric: Metric, evidence: Evidence, side: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Of the difference, and of the gain: the difference, turned so that more is better."""
+    low, high = map(float, evidence.interval(side))
+    return (low, high), (low, high) if metric.sign > 0 else (-high, -low)
 
 
 def _estimate(
@@ -176,22 +176,22 @@ def _estimate(
     role: Literal["primary", "guardrail"],
     state: State,
     observed: Observed,
-    evidence: Evidence,
+    interval: tuple[float, float],
     side: float,
     p: float,
 ) -> Estimate:
     champion, challenger = (observed.values[metric.name][arm] for arm in ARMS)
-    means = [float(values.mean()) if len(values) else float("nan") for values in (champion, challenger)]
+    ours, theirs = (float(values.mean()) if len(values) else float("nan") for values in (champion, challenger))
     return Estimate(
         metric.name,
         role,
         state,
-        *means,
+        ours,
+        theirs,
         len(champion),
         len(challenger),
-        means[1] - means[0],
-        float(evidence.low(side)),
-        float(evidence.high(side)),
+        theirs - ours,
+        *interval,
         1 - 2 * side,
         p,
     )
@@ -199,16 +199,31 @@ def _estimate(
 
 def sentence(estimate: Estimate, metric: Metric) -> str:
     """An estimate in words, with its figures."""
-    unit = f" {metric.unit}" if metric.unit else ""
+    name = metric.name.replace("_", " ")
     if not estimate.champion_users or not estimate.challenger_users:
-        return f"{metric.name}: no outcome of one arm yet."
-    state = estimate.state + (f" (margin {metric.effect:.3g}{unit})" if estimate.role == "guardrail" else "")
+        return f"{name}: no outcome of one arm yet."
+    state = estimate.state + (f" (margin {figure(metric.effect, metric)})" if estimate.role == "guardrail" else "")
     return (
-        f"{metric.name}: {state}: {estimate.challenger:.4g} against the champion's {estimate.champion:.4g}{unit}, "
-        f"a difference of {estimate.difference:+.3g}, between {estimate.low:+.3g} and {estimate.high:+.3g} "
+        f"{name}: {state}: {figure(estimate.challenger, metric)} against the champion's "
+        f"{figure(estimate.champion, metric)}, a difference of {change(estimate.difference, metric)}, "
+        f"between {change(estimate.low, metric)} and {change(estimate.high, metric)} "
         f"({estimate.confidence:.1%} at every look; {metric.better} is better; "
         f"{estimate.champion_users:,} and {estimate.challenger_users:,} users)."
     )
+
+
+def figure(value: float, metric: Metric) -> str:
+    """As people read it: rates in per cent, others with their unit."""
+    if not np.isfinite(value):
+        return "open"
+    return f"{value:.2%}" if metric.kind == "rate" else f"{value:.4g} {metric.unit}".rstrip()
+
+
+def change(value: float, metric: Metric) -> str:
+    """A difference of two figures, with its sign."""
+    if not np.isfinite(value):
+        return "open"
+    return f"{100 * value:+.2f} points" if metric.kind == "rate" else f"{value:+.3g} {metric.unit}".rstrip()
 
 
 def duration(seconds: float) -> str:

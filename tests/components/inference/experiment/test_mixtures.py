@@ -24,7 +24,7 @@ def test_gamma_is_the_integral_over_bets(total: float, variance: float) -> None:
     shape = rho / scale**2
 
     def density(left: float) -> float:  # of 1 - scale * bet: a gamma density, cut at 1
-        return stats.gamma.pdf(left, shape, scale=1 / shape) / stats.gamma.cdf(1, shape, scale=1 / shape)
+        return float(stats.gamma.pdf(left, shape, scale=1 / shape) / stats.gamma.cdf(1, shape, scale=1 / shape))
 
     def paid(left: float) -> float:
         bet = (1 - left) / scale

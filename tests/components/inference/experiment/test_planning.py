@@ -32,9 +32,9 @@ def test_the_price_of_looking_and_what_stopping_gives_back() -> None:
 
 def test_days() -> None:
     planned = plan(MEAN)
-    assert planned.days(10) == planned.sequential / 10
+    assert planned.days(10.0) == planned.sequential / 10
     with pytest.raises(ValueError, match="0 users a day"):
-        planned.days(0)
+        planned.days(0.0)
 
 
 def test_bad_plans_are_refused() -> None:
