@@ -22,7 +22,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from components.inference.pointer import write_whole
-from components.inference.traffic import Traffic, database
+from components.inference.traffic import Traffic
+from components.inference.traffic_tables import database
 from flows import continuous_settings, gate, generation, incoming, notify, rollout, trial
 from flows.bridge import Bridge
 from flows.continuous_settings import Settings

@@ -54,7 +54,8 @@ def thumbs(
     serving: Path = SERVING,
 ) -> None:
     """Write people's thumbs as preference data, which `ingest` takes."""
-    from components.inference.traffic import Traffic, database
+    from components.inference.traffic import Traffic
+    from components.inference.traffic_tables import database
     from flows.preferences import export
 
     with Traffic(database(serving)) as traffic:

@@ -21,7 +21,8 @@ from prefect.events import emit_event
 
 from components.inference import pointer
 from components.inference.pointer import write_whole
-from components.inference.traffic import Traffic, database
+from components.inference.traffic import Traffic
+from components.inference.traffic_tables import database
 from flows import continuous_settings, decline, incoming, traffic_drift
 from flows.continuous_settings import Settings
 from flows.continuous_training import alone, inbox, outcome, store

@@ -129,8 +129,8 @@ def compare(params: Params, root: Path, name: str, kind: "Kind", models: tuple[A
                 cut[f"{each}={value}"].append(number)
     slices = {key: Slice(gain(np.array(which)), len(which)) for key, which in sorted(cut.items()) if len(which) > 1}
     total = before.denominators.sum()
-    figures = (float(each.numerators.sum() / total) for each in (before, after))
-    return Side(*figures, gain(slice(None)), slices, len(records))
+    champion, challenger = (float(each.numerators.sum() / total) for each in (before, after))
+    return Side(champion, challenger, gain(slice(None)), slices, len(records))
 
 
 def _test(root: Path, source: str) -> tuple[list[dict[str, Any]], list[str]]:
