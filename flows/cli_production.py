@@ -105,7 +105,7 @@ def trace(
     if forward:
         _forward(repo, what, plain)
         return
-    from components.inference.traffic import database
+    from components.inference.traffic_tables import database
     from flows import lineage, lineage_view, openlineage
 
     found = lineage.trace(repo, what, _known(database(serving)))

@@ -1,8 +1,8 @@
 """Looks at the machine and the checkout, and says what is wrong with them and how to mend it.
 
 Each check tries what a run will need: a file is written to the remote, a table made in the database, every served file
-hashed. It changes nothing else, and takes away again what it made. A check that fails in a way that nobody thought of is
-a finding too.
+hashed. It changes nothing else, and takes away again what it made. A check that fails in a way that nobody thought of
+is a finding too.
 """
 
 import json

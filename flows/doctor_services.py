@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import psutil
 
-from components.inference import pointer, traffic
+from components.inference import pointer, traffic_tables
 from flows import server, workspace
 from flows.doctor import Finding, Place
 from flows.graph import one_line
@@ -143,13 +143,13 @@ def database(place: Place) -> Iterator[Finding]:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    url = traffic.database(place.serving)
+    url = traffic_tables.database(place.serving)
     shown = make_url(url).render_as_string(hide_password=True)
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
         yield Finding("database", "ok", f"none yet: the server makes {shown}")
         return
     probe = Table(f"doctor_{uuid4().hex}", MetaData(), Column("number", Integer))
-    engine = traffic.connect(url)
+    engine = traffic_tables.connect(url)
     try:
         with engine.begin() as connection:
             probe.create(connection)

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -64,8 +65,11 @@ def materialise(repo: Path, name: str, version: str, serving: Path, log: Callabl
                 target.rename(target.with_name(f".{version}.bad.part"))
             draft.rename(target)
             pointer.sync_folder(target.parent)
-        except OSError as error:  # a full disk, no right to write
-            raise Refused(f"{target} was not written: {error.strerror or error}: nothing was changed") from error
+        except (OSError, sqlite3.Error) as error:  # a full disk, no right to write; DVC's index is in SQLite
+            reason = getattr(error, "strerror", None) or error
+            raise Refused(
+                f"{target} was not written: {reason}: free space or mend rights, nothing was changed"
+            ) from error
         finally:
             _sweep(target.parent)
     return _version(target, manifest)
@@ -184,18 +188,18 @@ class Objects:
 
     def _checked(self, name: str, digest: str, read: Callable[[], Any]) -> Any:
         """Once more from the remote where the cache's own object is damaged."""
-        if not self.bring([digest]):
-            place = f"nor on the remote {self._remote}" if self._remote else "and there is no default remote"
-            raise Refused(f"{name} ({digest}) is not in the DVC cache {place}: `dvc push` where it was made")
-        try:
-            return read()
-        except Damaged:
-            self.path(digest).unlink()  # it is nobody's data: no file has this content and this name
-        try:
-            self.bring([digest])
-            return read()
-        except (Damaged, FileNotFoundError) as error:
-            raise Refused(f"{error}: `dvc push` it again where it is whole") from None
+        damaged = None
+        for _ in range(2):
+            if not self.bring([digest]):
+                place = f"nor on the remote {self._remote}" if self._remote else "and there is no default remote"
+                found = f"{damaged}; whole it" if damaged else f"{name} ({digest})"
+                raise Refused(f"{found} is not in the DVC cache {place}: `dvc push` where it was made")
+            try:
+                return read()
+            except Damaged as error:
+                damaged = error
+                self.path(digest).unlink()  # no file has this content under this name: nobody's data is lost
+        raise Refused(f"{damaged}, on the remote {self._remote} too: `dvc push` it again where it is whole")
 
     def _read(self, name: str, digest: str) -> bytes:
         content = self.path(digest).read_bytes()

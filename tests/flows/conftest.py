@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.flows.released import build
 from tests.flows.tools import Make, commit, free_port, git
 
 DVC = {
@@ -62,3 +63,20 @@ def make(tmp_path: Path, blank: Path) -> Make:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, blank: Path) -> Path:
+    """Three commits of a model and its pipeline (tests/flows/released.py), to be copied."""
+    root = tmp_path_factory.mktemp("template") / "project"
+    shutil.copytree(blank, root)
+    build(root)
+    return root
+
+
+@pytest.fixture
+def project(tmp_path: Path, template: Path) -> Path:
+    """A repository whose commits `first`, `second` and `third` (git tags) each hold another model."""
+    root = tmp_path / "project"
+    shutil.copytree(template, root)
+    return root

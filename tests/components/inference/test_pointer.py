@@ -59,7 +59,7 @@ from pathlib import Path
 path = Path({str(path)!r})
 first = pointer.read(path)
 print("ready", flush=True)
-for serial in range(2, 10**9):
+for serial in range(first.serial + 1, 10**9):
     pointer.write(path, replace(first, serial=serial))
 """
     for _ in range(3):
