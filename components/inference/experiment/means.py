@@ -8,7 +8,7 @@ size and variance; with known variances it is the mSPRT of Johari, Pekelis, Wals
 
 With a long tail (latency) the mean and the variance of a small arm are low together, and the interval is too narrow
 just when it is off. So the variance of an arm is not believed to lie below its blend with both arms' pooled one, which
-weighs less and less: of A/A runs with lognormal values and 1,000 users in the small arm, 1.0% gave a false alarm
+weighs less and less: of 1,500 A/A runs with lognormal values and 1,000 users in the small arm, 1.0% gave a false alarm
 instead of 4.9%.
 
 A user who comes back changes the user's mean. What is added to the sum later then goes along with what was added
