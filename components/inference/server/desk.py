@@ -50,6 +50,7 @@ class Ask:
 class Task:
     """What a request wants of a model. `input`: what is written down of it."""
 
+    id: str  # of the row: the request's, unless this is a step on the way to its answer
     name: str
     kind: Kind
     user: str
@@ -100,10 +101,14 @@ class Desk:
         self.fleet, self.traffic, self.metrics, self.settings = fleet, traffic, metrics, settings
         self._shadows = 0
 
-    def task(self, request: Request, model: str | None, kind: Kind, client: str | None, input: Any) -> Task:
-        """What is asked; ApiError where no such model serves."""
-        user = Ask.of(request).user(client or request.headers.get("x-client-id"))
-        return Task(self.fleet.named(model, kind), kind, user, request.scope["route"].path, input)
+    def task(
+        self, request: Request, model: str | None, kind: Kind, client: str | None, input: Any, step: bool = False
+    ) -> Task:
+        """What is asked; ApiError where no such model serves. step: another task of this request gives the answer."""
+        ask = Ask.of(request)
+        user = ask.user(client or request.headers.get("x-client-id"))
+        id = str(uuid.uuid4()) if step else ask.id
+        return Task(id, self.fleet.named(model, kind), kind, user, request.scope["route"].path, input)
 
     async def begin(
         self,
@@ -123,7 +128,7 @@ class Desk:
         arms, shadow = self.fleet.choose(task.name, task.user)
         for arm in arms:
             last = arm is arms[-1]
-            work = Work(self, task, arm, ask.id if last else str(uuid.uuid4()), ask.started)
+            work = Work(self, task, arm, task.id if last else str(uuid.uuid4()), ask.started)
             try:
                 result = await within(request, compute(arm.deployment), ask.deadline)
             except BaseException as error:
@@ -136,7 +141,7 @@ class Desk:
                     raise told from None
                 log.warning("%s %s failed; the champion answers", task.name, arm.deployment.version.version)
                 continue
-            work.id = ask.id
+            work.id = task.id
             if shadow:
                 self._copy(ask, task, shadow, compute, output)
             return work, result
@@ -162,10 +167,10 @@ class Desk:
             try:
                 async with asyncio.timeout(self.settings.timeout):
                     written = await output(await compute(shadow.deployment))
-                work.finish(200, {"shadow_of": ask.id, "output": written})
+                work.finish(200, {"shadow_of": task.id, "output": written})
                 self.metrics.shadows.labels(task.name, "computed").inc()
             except Exception as error:
-                work.finish(api_error(error).status, {"shadow_of": ask.id})
+                work.finish(api_error(error).status, {"shadow_of": task.id})
                 self.metrics.shadows.labels(task.name, "failed").inc()
             finally:
                 work.finish(GONE)

@@ -183,8 +183,8 @@ class Fleet:
         """Load what the pointer names and is not there yet, then swap; a champion that fails changes nothing."""
         try:
             pointer = await asyncio.to_thread(pointers.read, pointers.place(self.settings.serving, name))
-        except (ValueError, OSError) as error:
-            self._refuse(name, slot, f"{error}")
+        except Exception as error:
+            self._refuse(name, slot, f"its pointer cannot be read: {_why(error)}")
             return
         if slot.champion and pointer.serial < slot.serial:
             self._refuse(name, slot, f"its pointer went back from serial {slot.serial} to {pointer.serial}")

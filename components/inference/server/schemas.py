@@ -1,12 +1,24 @@
 """Bodies of requests, as OpenAI's clients send them. A field that would be ignored is refused, not passed over."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Model = Annotated[str, Field(min_length=1, max_length=200, description="A served name; /v1/models lists them.")]
-Text = Annotated[str, Field(min_length=1)]
-Stop = Annotated[str, Field(min_length=1, max_length=100)]
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _whole(text: str) -> str:
+    """JSON can write half of a character that UTF-16 takes two for; no encoder takes it."""
+    if not text.isascii() and SURROGATE.search(text):
+        raise ValueError("half of a surrogate pair is no character")
+    return text
+
+
+Words = Annotated[str, AfterValidator(_whole)]
+Model = Annotated[Words, Field(min_length=1, max_length=200, description="A served name; /v1/models lists them.")]
+Text = Annotated[Words, Field(min_length=1)]
+Stop = Annotated[Words, Field(min_length=1, max_length=100)]
 INT64 = 2**63
 
 
@@ -29,7 +41,9 @@ class Sampled(Body):
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    user: Annotated[str, Field(max_length=200, description="Whom you ask for: a user stays in one arm.")] | None = None
+    user: Annotated[Words, Field(max_length=200, description="Whom you ask for: a user stays in one arm.")] | None = (
+        None
+    )
 
     @property
     def stops(self) -> list[str]:
@@ -38,12 +52,12 @@ class Sampled(Body):
 
 class TextPart(Body):
     type: Literal["text"]
-    text: str
+    text: Words
 
 
 class Message(Body):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Words | list[TextPart]
     name: str | None = None
 
     @property
@@ -58,7 +72,7 @@ class ChatBody(Sampled):
 
 
 class CompletionBody(Sampled):
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: Words | Annotated[list[Words], Field(min_length=1, max_length=1)]
     max_tokens: Annotated[int, Field(ge=1)] = 16
 
 
@@ -67,19 +81,19 @@ class EmbeddingsBody(Body):
     input: Text | Annotated[list[Text], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
-    user: Annotated[str, Field(max_length=200)] | None = None
+    user: Annotated[Words, Field(max_length=200)] | None = None
 
 
 class ClassifyBody(Body):
     model: Model
     input: Text | Annotated[list[Text], Field(min_length=1)]
-    user: Annotated[str, Field(max_length=200)] | None = None
+    user: Annotated[Words, Field(max_length=200)] | None = None
 
 
 class FeedbackBody(Body):
     id: Annotated[str, Field(max_length=100, description="Of an answer: x-request-id, or the body's id.")]
     thumb: Literal[-1, 1]
-    comment: Annotated[str, Field(max_length=2000)] = ""
+    comment: Annotated[Words, Field(max_length=2000)] = ""
 
 
 class OutcomeBody(Body):

@@ -104,12 +104,12 @@ async def _labels(data: list[dict[str, Any]]) -> Any:
 
 
 async def heard(
-    desk: Desk, request: Request, model: str | None, file: UploadFile, client: str | None = None
+    desk: Desk, request: Request, model: str | None, file: UploadFile, step: bool = False
 ) -> tuple[str, float, Work]:
     """The transcript of an uploaded sound, its seconds, and the finished work."""
     data = await file.read()
     seconds = await run_in_threadpool(check_sound, data, desk.settings.limits)
-    task = desk.task(request, model, "recogniser", client, {"sound": digest(data) | {"seconds": seconds}})
+    task = desk.task(request, model, "recogniser", None, {"sound": digest(data) | {"seconds": seconds}}, step)
     deadline = Ask.of(request).deadline
 
     async def compute(deployment: Deployment) -> str:
@@ -168,7 +168,7 @@ def search(routes: APIRouter, desk: Desk) -> None:
             raise ApiError(404, "No pictures to search: start the server with --pictures.", "no_pictures")
         transcript = None
         if audio is not None:
-            transcript, _, _ = await heard(desk, request, None, audio)
+            transcript, _, _ = await heard(desk, request, None, audio, step=True)
             if not transcript.strip():
                 raise ApiError(400, "No words were heard.", "nothing_heard", "audio")
         words = transcript or text

@@ -152,7 +152,7 @@ def serve(settings: Settings, wait: bool = True) -> Iterator[Any]:
     app.state.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
         if wait:
-            until(lambda: httpx.get(app.state.url + "/readyz").is_success)
+            until(lambda: httpx.get(app.state.url + "/readyz").is_success, 120.0)  # the first imports torchvision
         yield app.state
     finally:
         server.should_exit = True

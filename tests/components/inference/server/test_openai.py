@@ -72,9 +72,12 @@ def test_a_stream_joins_to_the_whole(client: openai.OpenAI, seed: int | None) ->
 
 def test_the_clients_own_helper_accumulates_a_stream(client: openai.OpenAI) -> None:
     talk: Any = [{"role": "user", "content": "Hi"}]
-    with client.chat.completions.stream(model="decoder", messages=talk, max_tokens=5, temperature=0) as stream:
-        final = stream.get_final_completion()
-    assert final.choices[0].message.role == "assistant"
+    asked: dict[str, Any] = {"model": "decoder", "messages": talk, "max_tokens": 5, "temperature": 0}
+    with client.chat.completions.stream(**asked) as stream:
+        text = "".join(event.delta for event in stream if event.type == "content.delta")
+        message = stream.current_completion_snapshot.choices[0].message
+    whole = client.chat.completions.create(**asked)
+    assert (message.role, message.content) == ("assistant", text) == ("assistant", whole.choices[0].message.content)
 
 
 def test_a_stop_string_ends_an_answer(client: openai.OpenAI, small: Path) -> None:

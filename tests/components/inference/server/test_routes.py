@@ -119,10 +119,10 @@ def test_metrics_count_what_happened(server: Any) -> None:
     answer = httpx.post(server.url + "/v1/embeddings", json={"model": "search", "input": ["red", "blue"]}).json()
     after = counted()
     assert after[0] - before[0] == 1 and after[1] - before[1] == answer["usage"]["prompt_tokens"]
-    assert 'route="/v1/models/{model}"' not in httpx.get(server.url + "/metrics").text
     httpx.get(server.url + "/v1/models/" + "x" * 50)
     text = httpx.get(server.url + "/metrics").text
     assert 'route="/v1/models/{model}",status="404"' in text and "xxx" not in text  # a template, not a path
+    assert "tsumugi_traffic_dropped 0.0" in text
 
 
 def test_nothing_deployed_is_alive_and_not_ready(tmp_path: Path) -> None:
