@@ -1,0 +1,218 @@
+"""The circle on a small repository: a better model is promoted, a worse one never, whatever is killed in between."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from prefect.client.schemas.objects import State
+
+from components.inference import pointer
+from components.inference.traffic import Traffic
+from components.inference.traffic_tables import database
+from flows import registry
+from tests.flows import circle
+from tests.flows.circle import NAME, Users, serving, words
+from tests.flows.tools import commit, git, start, status, until
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory, blank: Path) -> Path:
+    root = tmp_path_factory.mktemp("deployed") / "project"
+    shutil.copytree(blank, root)
+    circle.build(root)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path, deployed: Path) -> Path:
+    """A copy, whose pointer names its own files."""
+    root = tmp_path / "project"
+    shutil.copytree(deployed, root, symlinks=True)
+    path = serving(root) / f"{NAME}.json"
+    path.write_text(path.read_text().replace(str(deployed), str(root)))
+    return root
+
+
+def run(root: Path) -> State:
+    from flows.continuous_training import continuous_training
+
+    return continuous_training(NAME, repo=str(root), return_state=True)
+
+
+def arrive(root: Path, text: str, name: str = "first.jsonl") -> None:
+    (root / "incoming" / name).write_text(text)
+
+
+def champion(root: Path) -> str:
+    found = pointer.read(serving(root) / f"{NAME}.json")
+    pointer.verify(found.champion)
+    assert found.challenger is None
+    assert registry.served(root, NAME, "champion") == found.champion.version
+    assert registry.served(root, NAME, "challenger") is None
+    return found.champion.version
+
+
+def versions(root: Path) -> list[str]:
+    return [each.version for each in registry.versions(root, NAME)]
+
+
+def experiments(root: Path) -> list[tuple[str, str]]:
+    with Traffic(database(serving(root))) as traffic:
+        return [(row["state"], row["verdict"]["decision"]) for row in traffic.experiments(NAME)]
+
+
+@pytest.mark.usefixtures("server")
+def test_new_data_lead_to_a_better_champion_on_main(root: Path, tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "--bare", "-b", "main", "origin.git")
+    git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    git(root, "push", "-q", "origin", "main", "--tags")
+    before = git(root, "rev-parse", "main")
+    arrive(root, words("new", 200))
+    with Users(root):
+        state = run(root)
+    assert (state.name, state.type.value) == ("Promoted", "COMPLETED"), state.message
+    assert champion(root) == "v1.1.0"
+    assert experiments(root) == [("ended", "promote")]
+
+    commit_ = registry.commit_of(root, NAME, "v1.1.0")
+    assert git(root, "rev-parse", "main").strip() == commit_
+    assert git(root, "merge-base", before.strip(), commit_) == before, "main was moved forward, by the promotion alone"
+    assert git(root, "status", "--porcelain") == ""
+    origin = tmp_path / "origin.git"
+    assert git(origin, "rev-parse", "main").strip() == commit_
+    assert f"{NAME}@v1.1.0" in git(origin, "tag")
+    assert any(line.strip().startswith("ct/") for line in git(origin, "branch").splitlines())
+    assert status(next((root / "runs" / "continuous").iterdir())) == {}, "dvc.lock holds what the branch computed"
+
+    again = run(root)
+    assert again.name == "Known"
+    assert "Promoted" in (again.message or "")
+
+    arrive(root, words("newer", 200), "second.jsonl")  # the next generation is built on this one
+    with Users(root, "newer"):
+        state = run(root)
+    assert state.name == "Promoted", state.message
+    known = json.loads((pointer.read(serving(root) / f"{NAME}.json").champion.folder / "model.json").read_text())
+    assert {word.rstrip("0123456789") for word in known} == {"old", "new", "newer"}
+
+
+@pytest.mark.usefixtures("server")
+def test_data_that_make_it_worse_are_refused_at_the_gate(root: Path) -> None:
+    main = git(root, "rev-parse", "main")
+    arrive(root, words("old", 200, wrong=True))
+    state = run(root)
+    assert state.name == "Declined"
+    assert "frozen: -" in (state.message or "")
+    assert champion(root) == "v1.0.0"
+    assert versions(root) == ["v1.0.0"]
+    assert git(root, "rev-parse", "main") == main
+    assert experiments(root) == []
+
+
+@pytest.mark.usefixtures("server")
+def test_bad_data_fail_clearly_and_register_nothing(root: Path) -> None:
+    arrive(root, words("new", 80) + "no line of JSON\n" * 20)
+    state = run(root)
+    assert state.is_failed()
+    assert "20% are bad, over 10%" in (state.message or "")
+    assert versions(root) == ["v1.0.0"]
+    assert champion(root) == "v1.0.0"
+    (root / "incoming" / "first.jsonl").unlink()
+    assert run(root).name == "Refused", "nothing is there"
+    arrive(root, words("new", 200))
+    with Users(root):
+        assert run(root).name == "Promoted", "mended data are other data"
+
+
+@pytest.mark.usefixtures("server")
+def test_an_a_a_trial_does_not_promote(root: Path) -> None:
+    """The gate lets a gain pass that users do not see: they ask about old words only."""
+    text = (root / "continuous.yaml").read_text().replace("most_users: 4000", "most_users: 400")
+    (root / "continuous.yaml").write_text(text)
+    commit(root)
+    main = git(root, "rev-parse", "main")
+    arrive(root, words("new", 200))
+    with Users(root, "old"):
+        state = run(root)
+    assert state.name == "Kept", state.message
+    assert champion(root) == "v1.0.0"
+    assert versions(root) == ["v1.0.0", "v1.1.0"], "what was on trial stays registered"
+    assert git(root, "rev-parse", "main") == main
+
+
+CALL = (
+    "import sys; from flows.continuous_training import continuous_training as flow; "
+    f"state = flow({NAME!r}, repo=sys.argv[1], return_state=True); print(state.name, state.message)"
+)
+
+
+def begin(root: Path, **env: str) -> "subprocess.Popen[str]":
+    return start("-c", CALL, root, **env)
+
+
+def clones(root: Path) -> list[Path]:
+    return list((root / "runs" / "continuous").glob("*"))
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_goes_on_and_ends_once(root: Path, tmp_path: Path, server: str) -> None:
+    """kill -9 while it makes the clone, while it trains, with a version registered, in the trial, while it promotes."""
+    hold, learned = tmp_path / "hold", tmp_path / "learned"
+    hold.mkdir()
+    learned.touch()
+    env = {"HOLD": str(hold), "LEARNED": str(learned)}
+    arrive(root, words("new", 200))
+    pointer_file = serving(root) / f"{NAME}.json"
+
+    def killed_when(look) -> None:
+        flow = begin(root, **env)
+        try:
+            until(look, 120)
+        finally:
+            flow.kill()
+            flow.communicate(timeout=60)
+
+    killed_when(lambda: clones(root))
+    (hold / "learn").touch()
+    killed_when(lambda: clones(root) and "drift@text" in _lock(root))
+    (hold / "learn").unlink()
+    killed_when(lambda: "v1.1.0" in versions(root))
+    killed_when(lambda: json.loads(pointer_file.read_text())["challenger"])
+    with Users(root):
+        killed_when(lambda: registry.served(root, NAME, "champion") == "v1.1.0")
+        ended, _ = begin(root, **env).communicate(timeout=120)
+    assert "Promoted" in ended.splitlines()[-1], ended
+    assert champion(root) == "v1.1.0"
+    assert versions(root) == ["v1.0.0", "v1.1.0"]
+    assert experiments(root) == [("ended", "promote")]
+    assert git(root, "rev-parse", "main").strip() == registry.commit_of(root, NAME, "v1.1.0")
+    assert learned.read_text().count("learned") == 1, "what was trained is not trained again"
+    assert len(clones(root)) == 1
+
+
+def _lock(root: Path) -> str:
+    path = clones(root)[0] / "dvc.lock"
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.usefixtures("server")
+def test_two_triggers_at_once_are_one_run(root: Path, tmp_path: Path) -> None:
+    hold, learned = tmp_path / "hold", tmp_path / "learned"
+    hold.mkdir()
+    (hold / "learn").touch()
+    learned.touch()
+    arrive(root, words("new", 200))
+    env = {"HOLD": str(hold), "LEARNED": str(learned)}
+    with Users(root):
+        flows = [begin(root, **env) for _ in range(2)]
+        done = until(lambda: [flow for flow in flows if flow.poll() is not None], 120)
+        (hold / "learn").unlink()
+        said = [flow.communicate(timeout=180)[0].splitlines()[-1] for flow in flows]
+    assert len(done) == 1
+    assert sorted(line.split()[0] for line in said) == ["Joined", "Promoted"], said
+    assert learned.read_text().count("learned") == 1
+    assert versions(root) == ["v1.0.0", "v1.1.0"]
+    assert os.path.exists(root / ".store" / "continuous" / f"{NAME}.lock")
