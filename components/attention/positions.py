@@ -8,6 +8,7 @@ Letters: b batch, n tokens, m tokens attended to, d width, h heads, c features o
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -103,8 +104,9 @@ class Rotary(Positions):
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         angles = _angles(place.context, place.features or place.width // place.heads, place.base)
-        self.register_buffer("cosines", angles.cos().float(), persistent=False)
-        self.register_buffer("sines", angles.sin().float(), persistent=False)
+        cosines, sines = angles.cos().float(), angles.sin().float()
+        self.register_buffer("cosines", torch.cat([cosines, cosines], dim=-1), persistent=False)
+        self.register_buffer("sines", torch.cat([-sines, sines], dim=-1), persistent=False)
 
     def rotation(self, places: Places) -> Rotation:
         return self.cosines[places], self.sines[places]
@@ -185,8 +187,25 @@ def positions(name: str, place: Place) -> Positions:
 def rotate(heads: Float[Tensor, "b n h c"], rotation: Rotation) -> Float[Tensor, "b n h c"]:
     """Turn each pair (i, i + c/2) of every head by its position's angle."""
     cosines, sines = (part.to(heads.dtype).unsqueeze(-2) for part in rotation)
-    first, second = heads.chunk(2, dim=-1)
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
+    return _Rotation.apply(heads, cosines, sines)  # type: ignore[return-value]
+
+
+class _Rotation(torch.autograd.Function):
+    """Written out, since its gradient is the rotation back: half of the work that autograd would do piece by piece."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        ctx.save_for_backward(cosines, sines)
+        return _turn(heads, cosines, sines)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        cosines, sines = ctx.saved_tensors
+        return _turn(gradient, cosines, -sines), None, None
+
+
+def _turn(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    return heads.roll(heads.shape[-1] // 2, -1).mul_(sines).addcmul_(heads, cosines)
 
 
 def _angles(context: int, features: int, base: float) -> Float[Tensor, "context half"]:

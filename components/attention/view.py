@@ -7,7 +7,8 @@ from torch import Tensor
 
 from components.attention.cache import Cache, SlotCache
 
-Rotation = tuple[Float[Tensor, "*rows n half"], Float[Tensor, "*rows n half"]]  # cosines and sines
+# cosines and sines for all features of a head; the sines of its first half are negative (attention/positions.py)
+Rotation = tuple[Float[Tensor, "*rows n c"], Float[Tensor, "*rows n c"]]
 
 
 @dataclass(frozen=True)

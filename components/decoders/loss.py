@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 IGNORED = -100  # a target that counts for nothing, as in torch's cross_entropy
-CHUNK = 1 << 21  # logits at a time
+CHUNK = 1 << 22  # logits at a time
 
 
 def vocabulary_loss(
@@ -39,26 +39,38 @@ class _VocabularyLoss(torch.autograd.Function):
         counted = targets != IGNORED
         hidden_gradient = torch.empty_like(hidden) if differentiate else None
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if differentiate else None
-        rows = max(1, CHUNK // weight.shape[0])
+        rows = min(len(hidden), max(1, CHUNK // weight.shape[0]))
+        # room that all chunks share: fresh memory would cost more in page faults than the arithmetic on it
+        logits = hidden.new_empty(rows, weight.shape[0])
+        scores = logits if logits.dtype == torch.float32 else logits.float()
+        product = torch.empty_like(weight) if differentiate and scores is not logits else None
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             real = counted[part].unsqueeze(1)
             chosen = targets[part].unsqueeze(1).where(real, 0)
-            scores = (hidden[part] @ weight.T).float().log_softmax(-1)
-            total -= (1 - smoothing) * scores.gather(1, chosen).where(real, 0.0).sum()
+            logit, score = logits[: len(chosen)], scores[: len(chosen)]
+            torch.mm(hidden[part], weight.T, out=logit)
+            score.copy_(logit)
+            score -= score.amax(1, keepdim=True)
+            target = (1 - smoothing) * score.gather(1, chosen)
             if smoothing:
-                total -= smoothing * scores.mean(1, keepdim=True).where(real, 0.0).sum()
-            if hidden_gradient is not None and weight_gradient is not None:
-                share = torch.full_like(chosen, smoothing - 1, dtype=scores.dtype)
-                slope = scores.exp_().scatter_add_(1, chosen, share)
-                if smoothing:
-                    slope.sub_(smoothing / scores.shape[1])
-                slope = slope.mul_(real).to(hidden.dtype)
-                torch.mm(slope, weight, out=hidden_gradient[part])
-                if slope.dtype == weight_gradient.dtype:
-                    weight_gradient.addmm_(slope.T, hidden[part])
-                else:  # halves are summed in single precision
-                    weight_gradient += slope.T @ hidden[part]
+                target += smoothing * score.mean(1, keepdim=True)
+            sums = score.exp_().sum(1, keepdim=True)
+            total += (sums.log() - target).where(real, 0.0).sum()
+            if hidden_gradient is None or weight_gradient is None:
+                continue
+            # the slope of the softmax times its sum: the narrow sides of the products are divided, not every score
+            score.scatter_add_(1, chosen, (smoothing - 1) * sums)
+            if smoothing:
+                score -= smoothing / score.shape[1] * sums
+            scale, slope = real / sums, logit.copy_(score)
+            torch.mm(slope, weight, out=hidden_gradient[part])
+            hidden_gradient[part] *= scale
+            scaled = (hidden[part] * scale).to(hidden.dtype)
+            if product is None:
+                weight_gradient.addmm_(slope.T, scaled)
+            else:  # halves are summed in single precision
+                weight_gradient += torch.mm(slope.T, scaled, out=product)
         ctx.save_for_backward(hidden_gradient, weight_gradient, counted.sum())
         return total / counted.sum()
 

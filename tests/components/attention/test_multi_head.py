@@ -45,7 +45,7 @@ def dense(attention: MultiHeadAttention, tokens, allowed, rotation=None, bias=No
 def turn(features, cosines, sines):
     """Rotation as a product of complex numbers."""
     half = features.shape[1] // 2
-    turned = torch.complex(features[:, :half], features[:, half:]) * torch.complex(cosines, sines)
+    turned = torch.complex(features[:, :half], features[:, half:]) * torch.complex(cosines[:, half:], sines[:, half:])
     return torch.cat([turned.real, turned.imag], 1)
 
 

@@ -44,6 +44,12 @@ def test_rotary_pairs_and_angles_by_hand():
     torch.testing.assert_close(turned.flatten(), torch.tensor(expected))
 
 
+def test_the_gradient_of_a_rotation_is_that_of_its_arithmetic():
+    rotation = tuple(part.double() for part in positions("rotary", Place(8, 12, 2, 1.0)).rotation(slice(1, 6)))
+    heads = torch.randn(2, 5, 3, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda heads: rotate(heads, rotation), heads)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_a_start_continues_where_the_last_tokens_ended(name):
     torch.manual_seed(0)
