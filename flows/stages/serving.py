@@ -10,12 +10,13 @@ it has to. `--keys none` serves without keys, on a loopback address only.
 import argparse
 import ipaddress
 import logging
+import signal
 import socket
 import sys
 from functools import partial
 from pathlib import Path
 
-from components.inference.server.keys import new_key
+from components.inference.server.keys import new_key, read
 from components.inference.server.settings import Settings
 
 DRAIN = 30  # seconds that running requests have to end in
@@ -37,6 +38,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     if settings.keys is None and not is_loopback(host):
         raise ValueError(f"--host {host} can be reached by others: name a file of keys, or serve on 127.0.0.1")
+    if settings.keys:
+        read(settings.keys)  # a bad file is told before torch is loaded
     import torch
     import uvicorn
 
@@ -56,6 +59,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         log_config=None,
         timeout_graceful_shutdown=DRAIN,
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once all has ended
     uvicorn.Server(config).run(sockets=[listener])
 
 

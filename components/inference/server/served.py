@@ -41,11 +41,11 @@ def about(folder: Path) -> About:
     path = folder / ABOUT
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        result = About(found["stage"], found["kind"], found["variant"])
+        stage, kind, variant = (str(found[name]) for name in ("stage", "kind", "variant"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: a folder is served once the stage optimise has written it") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): write the folder again") from None
-    if result.kind not in get_args(Kind):
-        raise ValueError(f"{path}: kind {result.kind!r} is none of {', '.join(get_args(Kind))}")
-    return result
+    if kind not in get_args(Kind):
+        raise ValueError(f"{path}: kind {kind!r} is none of {', '.join(get_args(Kind))}")
+    return About(stage, kind, variant)  # type: ignore[arg-type]  # one of them
