@@ -15,166 +15,21 @@ precision is the faster one.
 """
 
 import argparse
-import importlib.util
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.environment import environment
-from components.decoders.causal import CausalDecoder
-from components.decoders.config import DecoderConfig
-from components.encoders.masked_language import MaskedLanguageModel
-from components.encoders.text import TextEncoder
-from components.encoders.text_config import TextConfig
+from benchmarks.peers import SIZES, Peer, Size, decoder_peers, masked_peers
 from components.training.ceiling import matmul_ceiling
 from components.training.compiled import blocks
 from components.training.precision import autocast
-from components.transformer.config import TransformerConfig
-
-CHOSEN = 0.15  # share of tokens to guess
-
-
-@dataclass(frozen=True)
-class Size:
-    depth: int
-    width: int
-    heads: int
-    vocabulary: int
-    batch: int
-    length: int
-
-
-SIZES = {"small": Size(6, 384, 6, 8192, 8, 256), "350m": Size(24, 1024, 16, 32768, 8, 2048)}
-
-
-@dataclass
-class Peer:
-    name: str
-    model: nn.Module
-    loss: Callable[[], Tensor]  # forward pass
-
-
-def decoder_peers(size: Size, device: torch.device, nanogpt: Path | None) -> list[Peer]:
-    """Ours first; without dropout, output matrix tied to the embedding, attention by SDPA."""
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-    from x_transformers import Decoder, TransformerWrapper
-
-    ids = torch.randint(size.vocabulary, (size.batch, size.length + 1), device=device)
-    inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-    shape = TransformerConfig(size.width, size.depth, size.heads, bias="none")
-    own = CausalDecoder(DecoderConfig(shape, size.length), size.vocabulary)
-    common: dict[str, Any] = {"vocab_size": size.vocabulary, "use_cache": False}
-    dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=size.width,
-            intermediate_size=size.width * 8 // 3,
-            num_hidden_layers=size.depth,
-            num_attention_heads=size.heads,
-            max_position_embeddings=size.length,
-            tie_word_embeddings=True,
-            **common,
-        )
-    )
-    gpt2 = GPT2LMHeadModel(
-        GPT2Config(
-            n_embd=size.width, n_layer=size.depth, n_head=size.heads, n_positions=size.length, **dropouts, **common
-        )
-    )
-    layers = Decoder(
-        dim=size.width,
-        depth=size.depth,
-        heads=size.heads,
-        attn_dim_head=size.width // size.heads,
-        rotary_pos_emb=True,
-        attn_flash=True,
-    )
-    wrapper = TransformerWrapper(
-        num_tokens=size.vocabulary, max_seq_len=size.length, attn_layers=layers, tie_embedding=True
-    )
-    peers = [
-        Peer("tsumugi", own, lambda: own.loss(inputs, targets)),
-        Peer("transformers Llama", llama, lambda: cross_entropy(llama(inputs).logits, targets)),
-        Peer("transformers GPT-2", gpt2, lambda: cross_entropy(gpt2(inputs).logits, targets)),
-        Peer("x-transformers", wrapper, lambda: cross_entropy(wrapper(inputs), targets)),
-    ]
-    if nanogpt:
-        nano = load_nanogpt(nanogpt, size)
-        peers.append(Peer("nanoGPT", nano, lambda: nano(inputs, targets)[1]))
-    for peer in peers:
-        peer.model.to(device).train()
-    return peers
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-
-
-def load_nanogpt(checkout: Path, size: Size) -> nn.Module:
-    """GPT of the checkout's model.py."""
-    path = checkout / "model.py"
-    specification = importlib.util.spec_from_file_location("nanogpt", path)
-    if specification is None or specification.loader is None or not path.is_file():
-        raise SystemExit(f"{path} is missing: give the path of a checkout of nanoGPT")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["nanogpt"] = module
-    specification.loader.exec_module(module)
-    config = module.GPTConfig(
-        block_size=size.length,
-        vocab_size=size.vocabulary,
-        n_layer=size.depth,
-        n_head=size.heads,
-        n_embd=size.width,
-        dropout=0.0,
-        bias=False,
-    )
-    return module.GPT(config)
-
-
-def masked_peers(size: Size, device: torch.device) -> tuple[list[Peer], int]:
-    """Both learn the same chosen tokens of the same texts; the number of useful tokens a step comes with them."""
-    from transformers import BertConfig, BertForMaskedLM
-
-    lengths = torch.linspace(32, 256, 16).int()[torch.randperm(16)].tolist()
-    ids = torch.randint(size.vocabulary, (16, max(lengths)), device=device)
-    mask = torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device)[:, None]
-    chosen = (torch.rand(ids.shape, device=device) < CHOSEN) & mask
-    labels = ids.where(chosen, -100)
-    shape = TransformerConfig(size.width, size.depth, size.heads, positions="learned", norm_place="post")
-    own = MaskedLanguageModel(TextEncoder(TextConfig(shape, 256), size.vocabulary))
-    bert = BertForMaskedLM(
-        BertConfig(
-            vocab_size=size.vocabulary,
-            hidden_size=size.width,
-            num_hidden_layers=size.depth,
-            num_attention_heads=size.heads,
-            intermediate_size=4 * size.width,
-            max_position_embeddings=256,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-    )
-    row, guessed, wanted = ids[mask][None], chosen[mask][None], ids[chosen]
-    peers = [
-        Peer("tsumugi, packed", own, lambda: F.cross_entropy(own(row, None, guessed, lengths).float(), wanted)),
-        Peer(
-            "transformers BERT, padded",
-            bert,
-            lambda: bert(input_ids=ids, attention_mask=mask.long(), labels=labels).loss,
-        ),
-    ]
-    for peer in peers:
-        peer.model.to(device).train()
-    return peers, int(mask.sum())
 
 
 def seconds_a_step(peers: list[Peer], precision: str, device: torch.device, rounds: int) -> dict[str, list[float]]:
@@ -226,7 +81,23 @@ def rows(times: dict[str, list[float]], tokens: int) -> list[dict[str, Any]]:
     return table
 
 
-def main() -> None:
+def compile_all(peers: list[Peer]) -> None:
+    """Ours block by block, as the engine does; each peer as a whole, as its users do."""
+    for block in blocks(peers[0].model):
+        block.compile(dynamic=False)
+    for peer in peers[1:]:
+        peer.loss = torch.compile(peer.loss)
+
+
+def show(work: str, how: str, ceiling: float, table: list[dict[str, Any]]) -> None:
+    print(f"{work}, {how}, matrix products reach {ceiling / 1e9:.0f} GFLOP/s")
+    for row in table:
+        share = f"   {row['share_of_ceiling']:.0%} of the ceiling" if "share_of_ceiling" in row else ""
+        spread = f"{row['own_over_it']:.2f} ({row['least']:.2f} to {row['most']:.2f})"
+        print(f"{row['peer']:26} {row['tokens_per_second']:>9,} tokens a second   own / it {spread}{share}")
+
+
+def arguments_given() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("work", choices=["decoder", "masked"])
     parser.add_argument("--size", choices=SIZES, default="small")
@@ -237,7 +108,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = arguments_given()
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     device, size = torch.device(arguments.device), SIZES[arguments.size]
@@ -246,10 +121,7 @@ def main() -> None:
     else:
         peers, tokens = masked_peers(size, device)
     if arguments.compile:
-        for block in blocks(peers[0].model):  # as the engine compiles
-            block.compile(dynamic=False)
-        for peer in peers[1:]:
-            peer.loss = torch.compile(peer.loss)
+        compile_all(peers)
     dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
     before = matmul_ceiling(dtype, device)
     times = seconds_a_step(peers, arguments.precision, device, arguments.rounds)
@@ -260,11 +132,7 @@ def main() -> None:
             reached = operations(peer.model, size) / statistics.median(times[peer.name])
             row["share_of_ceiling"] = round(reached / ceiling, 3)
     how = f"{arguments.precision}, {'compiled' if arguments.compile else 'eager'}, {arguments.threads} thread(s)"
-    print(f"{arguments.work}, {how}, matrix products reach {ceiling / 1e9:.0f} GFLOP/s")
-    for row in table:
-        share = f"   {row['share_of_ceiling']:.0%} of the ceiling" if "share_of_ceiling" in row else ""
-        spread = f"{row['own_over_it']:.2f} ({row['least']:.2f} to {row['most']:.2f})"
-        print(f"{row['peer']:26} {row['tokens_per_second']:>9,} tokens a second   own / it {spread}{share}")
+    show(arguments.work, how, ceiling, table)
     if arguments.json:
         result = {
             "environment": environment("torch", "transformers", "x-transformers"),
