@@ -64,18 +64,22 @@ def _steps(make: Callable[[], Work]) -> Callable[[], Callable[[], dict[str, Any]
 
 
 def _run(make: Callable[[], Work]) -> Iterator[dict[str, Any]]:
-    before = Gauge(torch.device("cpu")).before
-    made: list[Work] = []
-    peak_memory(lambda: made.append(make()))  # from here on, pages that are freed are given back
-    work = made[0]
+    before = _resident()
+    work = make()
     for number in range(WARM):
         work.requests[number % len(work.requests)]()
     work.batch()
-    memory = Gauge(torch.device("cpu")).before - before + peak_memory(work.batch)
+    memory = _resident() - before + peak_memory(work.batch)
     yield {"memory": float(memory), "size": float(work.size), "quality": work.quality()}
     while True:
         seconds = [_seconds(request) for request in work.requests]
         yield {"seconds": seconds, "throughput": work.items / _seconds(work.batch)}
+
+
+def _resident() -> int:
+    """Bytes that this process holds, without the freed ones, which are given back from the first call on."""
+    peak_memory(lambda: None)
+    return Gauge(torch.device("cpu")).before
 
 
 def _seconds(call: Callable[[], object]) -> float:
