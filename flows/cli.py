@@ -150,7 +150,7 @@ def status(port: Port = None) -> None:
         past = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}
         _table(client, names, past, "EXPECTED_START_TIME_DESC", 5, "last runs")
         coming = {"state": {"type": {"any_": ["SCHEDULED"]}}}
-        _table(client, names, coming, "EXPECTED_START_TIME_ASC", 3, "scheduled")
+        _table(client, names, coming, "EXPECTED_START_TIME_ASC", 200, "scheduled")
 
 
 def _table(
@@ -158,7 +158,10 @@ def _table(
 ) -> None:
     top = {"flow_runs": which | {"parent_task_run_id": {"is_null_": True}}, "sort": sort, "limit": limit}
     table = Table(title, "deployment", "state", "start (UTC)", "seconds", box=None, pad_edge=False)
-    for run in client.post("/flow_runs/filter", json=top).raise_for_status().json():
+    runs = client.post("/flow_runs/filter", json=top).raise_for_status().json()
+    if title == "scheduled":  # the next one of each: one that runs each minute would hide the others
+        runs = {run["deployment_id"]: run for run in reversed(runs)}.values()
+    for run in sorted(runs, key=lambda run: run["expected_start_time"], reverse=sort.endswith("DESC")):
         start = datetime.fromisoformat(run["start_time"] or run["expected_start_time"]).astimezone(UTC)
         seconds = f"{run['total_run_time']:.0f}" if run["start_time"] else ""
         table.add_row(
