@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from components.inference.server.keys import new_key, read
-from components.inference.server.settings import Settings
+from components.inference.server.settings import Limits, Settings
 
 DRAIN = 30  # seconds that running requests have to end in
 BACKLOG = 2048  # connections that wait to be accepted
@@ -80,6 +80,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: 1)")
     parser.add_argument("--slots", type=int, default=16, metavar="N", help="streams decoded together (default: 16)")
+    parser.add_argument(
+        "--rate", type=float, default=100.0, metavar="N", help="requests a second and key (default: 100)"
+    )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     serve(
@@ -90,6 +93,7 @@ def main(arguments: list[str]) -> None:
             device=given.device,
             threads=given.threads,
             slots=given.slots,
+            limits=Limits(rate=given.rate, burst=4 * given.rate),
         ),
         given.host,
         given.port,

@@ -43,38 +43,36 @@ LETTERS = list(" abcdefghijklmnopqrstuvwxyz")
 CLASSES = ["colour", "place", "shape"]
 
 
-def decoder(folder: Path, seed: int = 0, scale: float = 1.0) -> Path:
+def decoder(folder: Path, seed: int = 0, shape: TransformerConfig = SHAPE) -> Path:
     tokenizer = train(TEXTS, 300)
-    config = DecoderConfig(SHAPE, context=CONTEXT)
+    config = DecoderConfig(shape, context=CONTEXT)
     torch.manual_seed(seed)
     model = CausalDecoder(config, tokenizer.get_vocab_size())
-    with torch.no_grad():
-        model.embedding.weight.mul_(scale)
     about = {"decoder": asdict(config), "vocabulary": tokenizer.get_vocab_size(), "seed": seed}
     return _written(folder, model, about, "train_decoder", "decoder", tokenizer)
 
 
-def towers(folder: Path, seed: int = 0) -> Path:
+def towers(folder: Path, seed: int = 0, shape: TransformerConfig = SHAPE) -> Path:
     tokenizer = train(TEXTS, 300)
-    image = ImageConfig(SHAPE, size=32, patch=16)
-    text = TextConfig(SHAPE, context=32)
+    image = ImageConfig(shape, size=32, patch=16)
+    text = TextConfig(shape, context=32)
     torch.manual_seed(seed)
     made = train_clip.make(image, text, 16, tokenizer)
     about = {"image": asdict(image), "text": asdict(text), "space": 16, "captions": ["text"], "seed": seed}
     return _written(folder, made.model, about, "train_clip", "search", tokenizer)
 
 
-def recogniser(folder: Path, seed: int = 0) -> Path:
-    config = SpeechConfig(SHAPE, longest=4.0, channels=8, features=FeaturesConfig(rate=8000, mels=20))
+def recogniser(folder: Path, seed: int = 0, shape: TransformerConfig = SHAPE) -> Path:
+    config = SpeechConfig(shape, longest=4.0, channels=8, features=FeaturesConfig(rate=8000, mels=20))
     torch.manual_seed(seed)
     hears = train_speech.Hears("ctc", config, LETTERS)
     about = {"head": "ctc", "encoder": asdict(config), "names": LETTERS, "seed": seed}
     return _written(folder, hears.model, about, "train_speech", "recogniser")
 
 
-def classifier(folder: Path, seed: int = 0) -> Path:
+def classifier(folder: Path, seed: int = 0, shape: TransformerConfig = SHAPE) -> Path:
     tokenizer = train(TEXTS, 300)
-    config = TextConfig(SHAPE, context=32)
+    config = TextConfig(shape, context=32)
     torch.manual_seed(seed)
     model = Classifier(TextEncoder(config, tokenizer.get_vocab_size()), len(CLASSES))
     about = {"encoder": asdict(config), "vocabulary": tokenizer.get_vocab_size(), "classes": CLASSES, "seed": seed}

@@ -1,0 +1,227 @@
+"""The server beside a plain FastAPI loop and beside LitServe on the same model: p50, p99 and throughput by concurrency.
+
+    python -m benchmarks.serving [--seconds S] [--rounds N] [--json FILE]       about 3 minutes
+    python -m benchmarks.serving --minutes 30 [--json FILE]                     a soak: mixed load, swaps, memory
+
+The model is the text tower of the demo's size (2 x 128), by random weights, on /v1/embeddings with one caption a
+request; each server is a process, torch has one thread in it, and the peers take turns within a round. LitServe gets
+batches of 32 and 3 ms like ours; the plain loop is FastAPI calling the model in its thread pool.
+
+To reach: at concurrency 1 less than 2 ms at p50 over the bare model, which this process calls in the same rounds. The
+soak asks every route of one server from 8 clients while the towers' version changes every 20 s: no error, and memory
+that after the first tenth grows by less than 5%.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+
+from benchmarks.environment import environment
+from benchmarks.load import Taken, load, packed
+from benchmarks.servers import READY
+
+CONCURRENCY = (1, 8, 32)
+OVERHEAD = 2.0  # milliseconds at p50
+GROWTH = 0.05  # of memory, after the first tenth of a soak
+CAPTIONS = [
+    f"a small {colour} circle at the {place}" for colour in ("red", "blue") for place in ("left", "right", "top")
+]
+
+
+@contextlib.contextmanager
+def running(peer: str, folder: Path) -> Iterator[tuple[str, int]]:
+    """A peer's address and process, once it is ready; it and what it started are ended afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "benchmarks.servers", peer, str(folder), str(port)]
+    process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(url + READY[peer]).is_success:
+                    break
+            if process.poll() is not None:
+                raise RuntimeError(f"{peer} ended with {process.returncode} before it was ready")
+            time.sleep(0.2)
+        yield url, process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def bare(folder: Path) -> Callable[[float], Taken]:
+    """The model called in this process, for so many seconds."""
+    import torch
+
+    from flows.stages.train_clip import load as load_model
+
+    torch.set_num_threads(1)
+    model = load_model(folder / "models" / "search", torch.device("cpu"))
+
+    def call(seconds: float) -> Taken:
+        taken = Taken()
+        began = time.perf_counter()
+        while (started := time.perf_counter()) < began + seconds:
+            model.embed_texts([CAPTIONS[len(taken.seconds) % len(CAPTIONS)]])
+            taken.seconds.append(time.perf_counter() - started)
+        taken.wall = time.perf_counter() - began
+        return taken
+
+    return call
+
+
+def compare(folder: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """A row for each peer and concurrency: the median of the rounds."""
+    figures: dict[tuple[str, int], list[dict[str, float]]] = defaultdict(list)
+    turns = list(READY)
+    call = bare(folder)
+    with contextlib.ExitStack() as stack:
+        urls = {peer: stack.enter_context(running(peer, folder))[0] for peer in READY}
+        bodies = [{"model": "search", "input": caption} for caption in CAPTIONS]
+        requests = {peer: [packed(url, "/v1/embeddings", json=body) for body in bodies] for peer, url in urls.items()}
+        for number in range(rounds + 1):  # the first one warms up
+            for clients in CONCURRENCY:
+                if clients == 1:
+                    figures["bare model", 1].append(call(seconds).summary())
+                for peer in turns[number % len(turns) :] + turns[: number % len(turns)]:
+                    taken = load(urls[peer], requests[peer], clients, seconds)
+                    if taken.failures:
+                        raise RuntimeError(f"{peer}: {len(taken.failures)} failed, the first with {taken.failures[0]}")
+                    figures[peer, clients].append(taken.summary())
+    return [
+        {"peer": peer, "clients": clients}
+        | {name: float(np.median([each[name] for each in some[1:]])) for name in some[0]}
+        for (peer, clients), some in figures.items()
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    print(f"{'clients':>7}  {'server':14} {'p50 ms':>8} {'p99 ms':>8} {'requests/s':>11}")
+    for row in sorted(rows, key=lambda row: row["clients"]):
+        print(
+            f"{row['clients']:7}  {row['peer']:14} {row['p50']:8.2f} {row['p99']:8.2f} {row['throughput']:11.0f}",
+            flush=True,
+        )
+
+
+def overhead(rows: list[dict[str, Any]], peer: str) -> float:
+    """Milliseconds at p50 over the bare model, at concurrency 1."""
+    by = {(row["peer"], row["clients"]): row for row in rows}
+    return by[peer, 1]["p50"] - by["bare model", 1]["p50"]
+
+
+def mixed(url: str) -> list[bytes]:
+    """A request for each route, as people would mix them."""
+    from tests.components.inference.server.small import picture, sound
+
+    talk = {"model": "decoder", "messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 16}
+    data = {"model": "recogniser"}
+    return [
+        packed(url, "/v1/chat/completions", json=talk),
+        packed(url, "/v1/chat/completions", json=talk | {"stream": True}),
+        packed(url, "/v1/completions", json={"model": "decoder", "prompt": "a small", "max_tokens": 8}),
+        *(packed(url, "/v1/embeddings", json={"model": "search", "input": CAPTIONS[:n]}) for n in (1, 4)),
+        packed(url, "/v1/classify", json={"model": "classifier", "input": "red"}),
+        packed(url, "/v1/search", data={"text": "a red circle"}),
+        packed(url, "/v1/search", files={"image": ("a.png", picture())}),
+        packed(url, "/v1/audio/transcriptions", files={"file": ("a.wav", sound())}, data=data),
+    ]
+
+
+def soak(folder: Path, minutes: float) -> dict[str, Any]:
+    """Mixed load for so long, with the towers' version changed every 20 s and memory read every 2 s."""
+    from tests.components.inference.server.small import deploy, towers, version
+
+    versions = [version(folder / "models" / "search", "v1"), version(towers(folder / "models" / "other", 1), "v2")]
+    over, memory, swaps = threading.Event(), list[tuple[float, int]](), 0
+    with running("ours", folder) as (url, process):
+
+        def watch() -> None:
+            nonlocal swaps
+            began = time.monotonic()
+            while not over.wait(2.0):
+                memory.append((time.monotonic() - began, psutil.Process(process).memory_info().rss))
+                if memory[-1][0] // 20 > swaps:
+                    swaps += 1
+                    deploy(folder / "serving", "search", versions[swaps % 2], swaps + 1)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        taken = load(url, mixed(url), 8, minutes * 60)
+        over.set()
+        watcher.join()
+        refused = httpx.get(url + "/readyz").json()["missing"]
+    settled = [size for _, size in memory[len(memory) // 10 :]]
+    share = max(1, len(settled) // 10)
+    first, last = float(np.median(settled[:share])), float(np.median(settled[-share:]))
+    return {
+        "minutes": minutes,
+        "requests": len(taken.seconds),
+        "failures": len(taken.failures),
+        "first_failures": taken.failures[:3],
+        "swaps": swaps,
+        "refused": refused,
+        **taken.summary(),
+        "mib": [first / 2**20, last / 2**20],
+        "growth": last / first - 1,
+        "memory": [(round(second, 1), round(size / 2**20, 1)) for second, size in memory],
+    }
+
+
+def models(folder: Path) -> None:
+    """One of each kind, of the demo's size."""
+    from components.transformer.config import TransformerConfig
+    from tests.components.inference.server.small import MODELS, deploy, pictures, version
+
+    shape = TransformerConfig(width=128, depth=2, heads=4)
+    for name, make in MODELS.items():
+        deploy(folder / "serving", name, version(make(folder / "models" / name, 0, shape)))  # type: ignore[call-arg]
+    pictures(folder / "pictures")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of each measurement (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="the median counts (default: 3)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="soak one server for so long instead")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    given = parser.parse_args()
+    result: dict[str, Any] = {"environment": environment("torch", "fastapi", "uvicorn", "litserve")}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        models(folder)
+        if given.minutes:
+            result["soak"] = found = soak(folder, given.minutes)
+            print({name: value for name, value in found.items() if name != "memory"})
+            print(f"no failure: {'holds' if not found['failures'] else 'MISSED'}")
+            print(f"memory grows by less than {GROWTH:.0%}: {'holds' if found['growth'] < GROWTH else 'MISSED'}")
+        else:
+            result["rows"] = rows = compare(folder, given.seconds, given.rounds)
+            table(rows)
+            result["overhead"] = {peer: overhead(rows, peer) for peer in READY}
+            print("over the bare model at p50:", ", ".join(f"{p} {ms:.2f} ms" for p, ms in result["overhead"].items()))
+            print(f"under {OVERHEAD:g} ms: {'holds' if result['overhead']['ours'] < OVERHEAD else 'MISSED'}")
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
