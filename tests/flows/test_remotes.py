@@ -3,10 +3,8 @@
 Pushed where it was trained, a version is brought by its tag in a fresh clone, bit for bit; and `dvc pull` at the tag
 gives the same files."""
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from flows import registry
 from flows.materialise import materialise
 from flows.workspace import Refused
 from tests.flows.released import MODEL, NAME, contents, set_remote, trained
-from tests.flows.tools import free_port, git
+from tests.flows.tools import free_port, git, start
 
 Settings = dict[str, str]
 
@@ -43,41 +41,34 @@ def s3(tmp_path: Path) -> Iterator[Settings]:
         server.stop()
 
 
+SSH_SERVER = """
+import asyncio, sys, asyncssh
+async def main():
+    keys = {"server_host_keys": [sys.argv[1]], "authorized_client_keys": sys.argv[2]}
+    server = await asyncssh.listen("127.0.0.1", 0, sftp_factory=True, **keys)
+    print(server.get_port(), flush=True)
+    await server.wait_closed()
+asyncio.run(main())
+"""
+
+
 @contextmanager
 def ssh(tmp_path: Path) -> Iterator[Settings]:
-    """asyncssh's server with SFTP, in a thread; it lets in one key and nobody else."""
+    """asyncssh's server with SFTP, a process of its own; it lets in one key and nobody else."""
     import asyncssh
 
-    host_key, own_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
-    key = tmp_path / "key"
-    own_key.write_private_key(str(key))
-    own_key.write_public_key(str(tmp_path / "authorized_keys"))
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    def wait(work):  # type: ignore[no-untyped-def]
-        return asyncio.run_coroutine_threadsafe(work, loop).result(30)
-
-    served = wait(
-        asyncssh.listen(
-            "127.0.0.1",
-            0,
-            server_host_keys=[host_key],
-            authorized_client_keys=str(tmp_path / "authorized_keys"),
-            sftp_factory=True,
-        )
-    )
+    for name in ("host", "own"):
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        key.write_private_key(str(tmp_path / name))
+        key.write_public_key(str(tmp_path / f"{name}.pub"))
+    server = start("-c", SSH_SERVER, tmp_path / "host", tmp_path / "own.pub")
     try:
-        url = f"ssh://someone@127.0.0.1:{served.get_port()}{tmp_path}/remote"
-        yield {"url": url, "keyfile": str(key)}
+        assert server.stdout
+        port = int(server.stdout.readline())
+        yield {"url": f"ssh://someone@127.0.0.1:{port}{tmp_path}/remote", "keyfile": str(tmp_path / "own")}
     finally:
-        served.close()
-        with suppress(TimeoutError):
-            wait(served.wait_closed())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        server.kill()
+        server.communicate()
 
 
 @pytest.mark.slow
