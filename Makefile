@@ -9,21 +9,27 @@ export PYTHONUNBUFFERED = 1
 unexport PYTHONDONTWRITEBYTECODE # where it is set, every start would compile again: torch alone costs seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help run study curves stop status test test-slow check lock clean browser pictures setup install
+.PHONY: help run study serve circle curves stop status test test-slow check lock clean browser pictures setup install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: setup ## the demo, from data to report [PRESET=tiny|real] [DATA=folder of your sets] [PORT=4200]
-	@$(python) -m flows.cli run $(if $(PRESET),--preset '$(PRESET)') $(if $(DATA),--data '$(DATA)') $(if $(PORT),--port '$(PORT)')
+run: setup ## the demo, from data to report [GROUP=production: models to serve] [PRESET=tiny|real] [DATA=folder of your sets] [PORT=4200]
+	@$(python) -m flows.cli run $(if $(GROUP),--group '$(GROUP)') $(if $(PRESET),--preset '$(PRESET)') $(if $(DATA),--data '$(DATA)') $(if $(PORT),--port '$(PORT)')
 
 study: setup ## what is claimed of Transformers, measured: half an hour [PRESET=study: up to three hours] [PORT=4200]
 	@$(python) -m flows.cli run --group study $(if $(PRESET),--preset '$(PRESET)') $(if $(PORT),--port '$(PORT)')
 
+serve: setup ## the models over HTTP, with a playground; first `make run GROUP=production` [PORT=8000]
+	@$(python) -m flows.cli serve $(if $(PORT),--port '$(PORT)')
+
+circle: setup ## serve, shift, retrain, try, promote, roll back: the whole circle in a folder of its own, a quarter of an hour
+	@$(python) -m flows.circle
+
 curves: setup ## curves of all training, live, in TensorBoard [PORT=6006]
 	@$(python) -m tensorboard.main --logdir .store/checkpoints --port $(or $(PORT),6006)
 
-stop: setup ## stop the server and the worker that were started here
+stop: setup ## stop the servers and the worker that were started here
 	@$(python) -m flows.cli stop
 
 status: setup ## what runs, what ran, what is scheduled

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import leftovers, results, server, workspace
+from flows import cli_production, cli_serving, ct, leftovers, results, server, workspace
 from flows.deployments import register
 from flows.server import ROOT, Unavailable
 from flows.watch import Watch
@@ -20,6 +20,9 @@ from flows.workspace import Refused
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
+app.add_typer(cli_serving.app)
+app.add_typer(cli_production.app)
+app.add_typer(ct.app, name="ct")
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)  # logs are wide
 
 Preset = Annotated[
@@ -117,13 +120,13 @@ def preset(
 
 @app.command()
 def stop() -> None:
-    """Stop the server and the worker that were started here, with the runs that they hold; nothing else."""
+    """Stop the servers and the worker that were started here, with the runs that they hold; nothing else."""
     own = server.started("server")
     if own and server.started("worker"):
         with server.client(own.url) as client:
             for run in leftovers.cancel(client):
                 console.print(f"Cancelled run {run}")
-    stopped = [process for name in ("worker", "server") if (process := server.stop(name))]
+    stopped = [process for name in ("serving", "worker", "server") if (process := server.stop(name))]
     for process in stopped:
         console.print(f"Stopped the {process.name} (process {process.pid})")
     if not stopped:
@@ -134,7 +137,7 @@ def stop() -> None:
 def status(port: Port = None) -> None:
     """Show the server, the worker, the last runs, and when the next one is scheduled."""
     url = server.address(port)
-    for name in ("server", "worker"):
+    for name in ("server", "worker", "serving"):
         own = server.started(name)
         console.print(
             f"{name:10}{f'process {own.pid}, started here, log {server.log(name)}' if own else 'none started here'}"

@@ -5,8 +5,9 @@ gives the whole chain, because each stage's parameters and each input's and outp
 dvc.yaml adds what stages are for, and which output is the model of which name (`artifacts`, as DVC and GTO have it).
 """
 
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -168,9 +169,10 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def git(repo: Path, *arguments: str) -> str:
-    """The output of a git command; Refused with what git says where it fails."""
-    done = subprocess.run(["git", "-C", str(repo), *arguments], check=False, capture_output=True, text=True)
+def git(repo: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """The output of a git command, run with some more variables; Refused with what git says where it fails."""
+    command, variables = ["git", "-C", str(repo), *arguments], os.environ | (environment or {})
+    done = subprocess.run(command, env=variables, check=False, capture_output=True, text=True)
     if done.returncode:
         reason = " ".join(done.stderr.split()) or "no such commit, branch or tag"
         raise Refused(f"git {' '.join(arguments)} failed in {repo}: {reason}")

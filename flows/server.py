@@ -78,10 +78,10 @@ class Unavailable(RuntimeError):
 class Started:
     """A process that was started here, as its pid file tells it."""
 
-    name: str  # "server" or "worker"
+    name: str  # "server" or "worker" (Prefect's), or "serving"
     pid: int
     born: float  # seconds since the epoch, as the kernel tells it
-    url: str  # API address that it serves, or polls
+    url: str  # address that it serves, or polls
 
     def alive(self) -> bool:
         try:
@@ -164,7 +164,7 @@ def _start_unless_there(url: str, say: Callable[[str], None]) -> None:
         place = httpx.URL(url)
         if _taken(url):
             raise Unavailable(f"port {place.port} is in use by another program: choose a free one (PORT=4300)")
-        own = start("server", ["server", "start", "--host", place.host, "--port", str(place.port)], url)
+        own = start("server", ["prefect", "server", "start", "--host", place.host, "--port", str(place.port)], url)
     _wait_until_ready(own, say)
     with client(url) as api:
         create_automation(api)
@@ -196,17 +196,45 @@ def ensure_worker(url: str, pool: str) -> Started:
             return own
         stop("worker")  # it polls a server that is no longer used
         return start(
-            "worker", ["worker", "start", "--pool", pool, "--type", "process", "--name", f"local-{os.getpid()}"], url
+            "worker",
+            ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", f"local-{os.getpid()}"],
+            url,
         )
 
 
+def ensure_serving(arguments: list[str], port: int, say: Callable[[str], None]) -> Started:
+    """The models' server of this checkout on 127.0.0.1, started if there is none.
+
+    Args:
+        arguments: of `python -m`, as flows/stages/serving.py takes them.
+
+    Raises:
+        Unavailable: another program has the port, or the server ended while it started.
+    """
+    with _alone():
+        own = started("serving")
+        if own:
+            return own
+        url = f"http://127.0.0.1:{port}"
+        if _taken(url):
+            raise Unavailable(f"port {port} is in use by another program: choose a free one (--port)")
+        own = start("serving", arguments, url)
+        say(f"models' server: starting at {url} (log: {log('serving')})")
+        while not _taken(url):
+            if not own.alive():
+                raise Unavailable(f"the models' server ended: {_last_line(log('serving'))} (log: {log('serving')})")
+            time.sleep(0.3)
+        return own
+
+
 def start(name: str, arguments: list[str], url: str) -> Started:
-    """Start `prefect ARGUMENTS` in a session of its own, logged to NAME.log, and write its pid file."""
+    """Start `python -m ARGUMENTS` in a session of its own, logged to NAME.log, and write its pid file."""
     home().mkdir(parents=True, exist_ok=True)
     pid = os.posix_spawn(  # it outlives this process, of which a Popen object would complain
         sys.executable,
-        [sys.executable, "-m", "prefect", *arguments],
-        os.environ | {"PREFECT_API_URL": url},  # the server too: its pages call 4200 otherwise
+        [sys.executable, "-m", *arguments],
+        os.environ
+        | ({} if name == "serving" else {"PREFECT_API_URL": url}),  # the server too: its pages call 4200 otherwise
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
@@ -220,7 +248,7 @@ def start(name: str, arguments: list[str], url: str) -> Started:
 
 
 def started(name: str) -> Started | None:
-    """The server or worker that was started here, if it is still alive."""
+    """The process of this name that was started here, if it is still alive."""
     try:
         own = Started(**json.loads(_pid_file(name).read_text()))
     except FileNotFoundError:
@@ -259,7 +287,7 @@ def answers(url: str) -> bool:
 
 
 def log(name: str) -> Path:
-    """The log file of the server or the worker."""
+    """The log file of what was started under this name."""
     return home() / f"{name}.log"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from components.inference import pointer
 from components.inference.experiment.config import ARMS, Design
+from components.inference.experiment.report import timeline
 from components.inference.experiment.users import observe
 from components.inference.experiment.verdict import Verdict, verdict
 from components.inference.traffic import Traffic
@@ -47,12 +48,21 @@ def begin(repo: Path, serving: Path, traffic: Traffic, name: str, version: str, 
 
 def look(traffic: Traffic, design: Design) -> Verdict:
     """The verdict on what was logged so far. ValueError for values that a metric's kind does not allow."""
+    return verdict(design, observe(*_logs(traffic, design)))
+
+
+def history(traffic: Traffic, design: Design) -> list[Verdict]:
+    """The verdicts that were to be had from the first request on. ValueError where there is none."""
+    return timeline(design, *_logs(traffic, design))
+
+
+def _logs(traffic: Traffic, design: Design) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Which users were seen, and each metric's outcomes, by arm."""
 
     def arms(metric: str) -> dict[str, Any]:
         return {arm: log for arm, log in traffic.outcomes(design.experiment, metric).items() if arm in ARMS}
 
-    metrics = [metric.name for metric in design.primary + design.guardrails]
-    return verdict(design, observe(arms("failed"), {name: arms(name) for name in metrics}))
+    return arms("failed"), {metric.name: arms(metric.name) for metric in design.primary + design.guardrails}
 
 
 def end(traffic: Traffic, name: str, design: Design, found: Verdict, decision: str) -> None:
