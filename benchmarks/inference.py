@@ -51,9 +51,9 @@ def decoders(batch: int, precision: str) -> dict[str, Answer]:
         WIDTH, DEPTH, HEADS, norm="rms", activation="swiglu", expansion=8 / 3, bias="none", norm_epsilon=1e-6
     )
     own = CausalDecoder(DecoderConfig(shape, PROMPT + NEW), VOCABULARY)
-    peer = LlamaForCausalLM(LlamaConfig(**llama.describe(own)))
+    peer: Any = LlamaForCausalLM(LlamaConfig(**llama.describe(own)))
     peer.load_state_dict(llama.tensors(own), strict=False)  # what is tied has one name there
-    own, peer = (model.to(TYPES[precision]).eval() for model in (own, peer))
+    own, peer = own.to(TYPES[precision]).eval(), peer.to(TYPES[precision]).eval()
     int8 = variants.apply(own, "int8_weights", Path())
     prompts, greedy = torch.randint(VOCABULARY, (batch, PROMPT)), SamplingConfig(temperature=0.0)
     settings: dict[str, Any] = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
@@ -64,7 +64,7 @@ def decoders(batch: int, precision: str) -> dict[str, Answer]:
 
     def theirs() -> Tensor:
         mask = torch.ones_like(prompts)
-        return peer.generate(prompts, attention_mask=mask, **settings)[:, PROMPT:]  # type: ignore[index]
+        return peer.generate(prompts, attention_mask=mask, **settings)[:, PROMPT:]
 
     return {"transformers generate": theirs, PLAIN: ours(own), INT8: ours(int8)}
 

@@ -51,6 +51,7 @@ class Int8Weights(Int8Layer):
     torch's kernel that reads int8 is quick for bf16 alone (ten times slower for fp32 than a product of floats)."""
 
     ones: Tensor
+    few: int  # rows up to which the kernel is taken
 
     def __init__(self, weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, " outputs"] | None = None) -> None:
         super().__init__(weight, bias)
@@ -59,7 +60,8 @@ class Int8Weights(Int8Layer):
 
     def multiply(self, rows: Float[Tensor, "n inputs"]) -> Float[Tensor, "n outputs"]:
         if len(rows) <= self.few:  # scaled afterwards, so that scales stay as fine as they are
-            return torch._weight_int8pack_mm(rows.bfloat16().contiguous(), self.weight, self.ones) * self.scales
+            multiply = torch._weight_int8pack_mm  # pyright: ignore[reportPrivateImportUsage]
+            return multiply(rows.bfloat16().contiguous(), self.weight, self.ones) * self.scales
         return F.linear(rows, self.weight.to(rows.dtype)).mul_(self.scales)
 
 
@@ -121,6 +123,6 @@ def quantise(model: nn.Module, layer: type[Int8Layer]) -> nn.Module:
     head = layer(model.output) if model.head is None else instead[id(model.head)]
     if model.head is None:
         instead[id(model.embedding)] = Int8Embedding(head)
-    decoder = copy.deepcopy(model, instead)
+    decoder: Any = copy.deepcopy(model, instead)
     decoder.head = head
     return decoder

@@ -43,6 +43,7 @@ def bound(linear: nn.Linear, layer: Int8Layer, features: torch.Tensor) -> torch.
     if isinstance(layer, Int8Dynamic):
         steps = largest.amax(1, keepdim=True) / 127 / 2
         return error + steps * weight.abs().sum(1) + 2 * linear.in_features * steps * halves
+    assert isinstance(layer, Int8Weights)
     few = len(features) <= layer.few
     return error + few * BF16 * (magnitude + largest.sum(1, keepdim=True) * halves)
 
