@@ -61,11 +61,17 @@ def said(asked: Any) -> Iterator[str]:
 
 def _trained(root: Path, commit: str, train: str) -> list[str]:
     stage, _, run = train.partition(".")
-    step = recorded.read(root, commit).steps[f"{stage}@{run}"]
-    (shards,) = [file for file in step.inputs if file.path.startswith("data/shards/") and file.path.endswith("/train")]
+    found = recorded.read(root, commit)
+    step = found.steps[f"{stage}@{run}"]
+    (split,) = [
+        file.path for file in step.inputs if file.path.startswith("data/shards/") and file.path.endswith("/train")
+    ]
+    folder = split.removesuffix("/train")  # the cache knows what a stage made, and not parts of it
+    (shards,) = [out for other in found.steps.values() for out in other.outputs if out.path == folder]
     texts = []
     with closing(Objects(root, print)) as objects:
         for shard, digest in sorted(objects.listing(shards.path, shards.hash).items()):
-            lines = objects.content(shard, digest).decode("utf-8").split("\n")
-            texts += [json.loads(line)["text"] for line in lines if line]
+            if shard.startswith("train/"):
+                lines = objects.content(shard, digest).decode("utf-8").split("\n")
+                texts += [json.loads(line)["text"] for line in lines if line]
     return texts

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.flows import circle
 from tests.flows.released import build
 from tests.flows.tools import Make, commit, free_port, git
 
@@ -79,4 +80,23 @@ def project(tmp_path: Path, template: Path) -> Path:
     """A repository whose commits `first`, `second` and `third` (git tags) each hold another model."""
     root = tmp_path / "project"
     shutil.copytree(template, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory, blank: Path) -> Path:
+    """The repository of tests/flows/circle.py, with its first version deployed."""
+    root = tmp_path_factory.mktemp("deployed") / "project"
+    shutil.copytree(blank, root)
+    circle.build(root)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path, deployed: Path) -> Path:
+    """A copy of `deployed`, whose pointer names its own files."""
+    root = tmp_path / "project"
+    shutil.copytree(deployed, root, symlinks=True)
+    path = circle.serving(root) / f"{circle.NAME}.json"
+    path.write_text(path.read_text().replace(str(deployed), str(root)))
     return root

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,27 +12,8 @@ from components.inference import pointer
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
 from flows import registry
-from tests.flows import circle
 from tests.flows.circle import NAME, Users, serving, words
 from tests.flows.tools import commit, git, start, status, until
-
-
-@pytest.fixture(scope="session")
-def deployed(tmp_path_factory: pytest.TempPathFactory, blank: Path) -> Path:
-    root = tmp_path_factory.mktemp("deployed") / "project"
-    shutil.copytree(blank, root)
-    circle.build(root)
-    return root
-
-
-@pytest.fixture
-def root(tmp_path: Path, deployed: Path) -> Path:
-    """A copy, whose pointer names its own files."""
-    root = tmp_path / "project"
-    shutil.copytree(deployed, root, symlinks=True)
-    path = serving(root) / f"{NAME}.json"
-    path.write_text(path.read_text().replace(str(deployed), str(root)))
-    return root
 
 
 def run(root: Path) -> State:
