@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 Role = Literal["champion", "challenger", "shadow"]
 State = Literal["planned", "running", "ended"]
 TOGETHER = 500  # rows in one transaction at most
+GATHER = 0.2  # seconds that a first row waits for others: a transaction a row would cost as much as a small model
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds before a write is tried again, doubled each time
 
 
@@ -50,6 +51,7 @@ class Traffic:
         self._rows: queue.Queue[tuple[Table, dict[str, Any]] | None] = queue.Queue(waiting)
         self._recent: OrderedDict[str, None] = OrderedDict()  # ids of rows that may wait
         self._stop = threading.Event()
+        self._hurry = threading.Event()
         self._made = False
         self._writer = threading.Thread(target=self._write, name="traffic", daemon=True)
         self._writer.start()
@@ -178,13 +180,16 @@ class Traffic:
 
     def flush(self) -> None:
         """Wait until all that was noted before is written or given up."""
+        self._hurry.set()
         self._rows.join()
+        self._hurry.clear()
 
     def close(self, seconds: float = 10.0) -> None:
         """Write what waits, for so long at the most where the database is away, and end the thread."""
         timer = threading.Timer(seconds, self._stop.set)
         timer.daemon = True
         timer.start()
+        self._hurry.set()
         self._rows.put(None)
         self._writer.join()
         timer.cancel()
@@ -220,6 +225,7 @@ class Traffic:
         ended = False
         while not ended:
             some = [self._rows.get()]
+            self._hurry.wait(GATHER)
             while len(some) < TOGETHER and not self._rows.empty():
                 some.append(self._rows.get_nowait())
             ended = None in some
