@@ -65,4 +65,4 @@ class TextEncoder(Encoder):
         if self.config.pool == "mean":
             return mean_of_real(tokens, mask)
         place = mask.long().argmax(1) if self.config.pool == "first" else mask.long().cumsum(1).argmax(1)
-        return tokens[torch.arange(len(tokens), device=tokens.device), place]
+        return tokens[torch.arange(tokens.shape[0], device=tokens.device), place]

@@ -144,7 +144,7 @@ def execute(
             raise
         return _line(1, f"{label}: {error.strerror}: {error.filename or 'writing a file'}: make room and start again")
     seconds = time.monotonic() - started
-    if (stage.model / WEIGHTS).is_file():
+    if hasattr(params, "fit") and (stage.model / WEIGHTS).is_file():
         _remember(model_hash(stage.model), seconds)
     print(f"{label}: done in {seconds:.1f} s")
     return 0

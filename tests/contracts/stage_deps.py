@@ -30,7 +30,7 @@ GIVEN = {"ingest": "components.data.world"}
 # They check, describe or read, and change no output.
 NOT_COMPUTING = {"annotated-types", "beartype", "jaxtyping", "ruamel-yaml", "threadpoolctl"}
 # What computes under a package that does not pin it.
-BELOW = {"scikit-learn": ["scipy"]}
+BELOW = {"scikit-learn": ["scipy"], "onnx": ["onnxscript"]}
 
 
 def source(module: str, root: Path = ROOT) -> Path | None:
