@@ -40,7 +40,7 @@ def tree(lineage: Lineage) -> Tree:
                 branch.add(f"{'<' if file.role == 'input' else '<<'} {_file(file)}")
         code = sum(file.role == "code" for file in step.inputs)
         if code:
-            branch.add(f"< {code} files of code at commit {lineage.commit[:SHORT]}")
+            branch.add(f"< {code} {'file' if code == 1 else 'files'} of code at commit {lineage.commit[:SHORT]}")
         for key, value in step.params.items():
             branch.add(escape(f"{key}: {json.dumps(value, ensure_ascii=False)}"))
         for file in step.outputs:
@@ -52,8 +52,8 @@ def trial(lineage: Lineage, row: dict[str, Any]) -> str:
     """One line on an experiment."""
     side = "challenger" if row["challenger"] == lineage.version else "champion"
     other = row["champion" if side == "challenger" else "challenger"]
-    verdict = row["verdict"].get("verdict", "") if isinstance(row["verdict"], dict) else row["verdict"] or ""
-    return f"{row['id']}: {side} against {other}, {row['state']} {verdict}".rstrip()
+    decision = (row["verdict"] or {}).get("decision", "")
+    return f"{row['id']}: {side} against {other}, {row['state']} {decision}".rstrip()
 
 
 def _file(file: File) -> str:
@@ -137,5 +137,5 @@ def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
     return f"M{x1},{y1} C{x1 + bend},{y1} {x2 - bend},{y2} {x2},{y2}"
 
 
-def _shortened(name: str, letters: int = 27) -> str:
+def _shortened(name: str, letters: int = 24) -> str:
     return name if len(name) <= letters else f"…{name[1 - letters :]}"

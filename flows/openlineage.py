@@ -29,27 +29,27 @@ def events(lineage: Lineage, namespace: str = "tsumugi") -> list[Any]:
     except ImportError as error:
         raise Refused(f"OpenLineage events need the extra `lineage` ({error}): pip install '.[lineage]'") from None
 
+    event_v2.set_producer(PRODUCER)
+
     def dataset(kind: Any, place: str, digest: str) -> Any:
-        version = facet_v2.dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=digest, producer=PRODUCER)
+        version = facet_v2.dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=digest)
         return kind(namespace=namespace, name=place, facets={"version": version} if digest else {})
 
-    def event(step: Step) -> Any:
+    def event(step: Step) -> event_v2.RunEvent:
         parameters = [
             facet_v2.execution_parameters_run.ExecutionParameter(key=key, value=json.dumps(value, ensure_ascii=False))
             for key, value in step.params.items()
         ]
-        run = {
-            "executionParameters": facet_v2.execution_parameters_run.ExecutionParametersRunFacet(
-                parameters=parameters, producer=PRODUCER
-            )
+        run: dict[str, facet_v2.RunFacet] = {
+            "executionParameters": facet_v2.execution_parameters_run.ExecutionParametersRunFacet(parameters=parameters)
         }
-        job = {
-            "jobType": facet_v2.job_type_job.JobTypeJobFacet(**TYPE, producer=PRODUCER),
+        job: dict[str, facet_v2.JobFacet] = {
+            "jobType": facet_v2.job_type_job.JobTypeJobFacet(**TYPE),
             "documentation": facet_v2.documentation_job.DocumentationJobFacet(
-                description=step.description or step.command or step.name, producer=PRODUCER
+                description=step.description or step.command or step.name
             ),
             "sourceCodeLocation": facet_v2.source_code_location_job.SourceCodeLocationJobFacet(
-                type="git", url=f"urn:git:{lineage.commit}", version=lineage.commit, producer=PRODUCER
+                type="git", url=f"urn:git:{lineage.commit}", version=lineage.commit
             ),
         }
         return event_v2.RunEvent(
@@ -62,7 +62,6 @@ def events(lineage: Lineage, namespace: str = "tsumugi") -> list[Any]:
                 *(dataset(event_v2.InputDataset, url, "") for url in step.urls),
             ],
             outputs=[dataset(event_v2.OutputDataset, file.path, file.hash) for file in step.outputs],
-            producer=PRODUCER,
         )
 
     return [event(step) for step in lineage.steps]

@@ -119,13 +119,12 @@ def _pointer(found: Any) -> Pointer:
     trial = version | {"share": (int, float), "mode": str, "experiment": str}
     champion = _fields(fields["champion"], "champion", **version)
     challenger = fields["challenger"] and _fields(fields["challenger"], "challenger", **trial)
+    if challenger:
+        challenger = Challenger(
+            **challenger | {"folder": Path(challenger["folder"]), "share": float(challenger["share"])}
+        )
     return Pointer(
-        fields["name"],
-        Version(**champion | {"folder": Path(champion["folder"])}),
-        Challenger(**challenger | {"folder": Path(challenger["folder"]), "share": float(challenger["share"])})
-        if challenger
-        else None,
-        fields["serial"],
+        fields["name"], Version(**champion | {"folder": Path(champion["folder"])}), challenger, fields["serial"]
     )
 
 

@@ -73,7 +73,7 @@ def test_from_an_answer_to_its_model_and_the_experiment(versioned: Path, tmp_pat
     about = {"user": "someone", "name": NAME, "route": "/v1/completions", "status": 200, "seconds": 0.1}
     with Traffic(url) as traffic:
         traffic.add_experiment("e1", NAME, "v1.0.0", "v1.1.0")
-        traffic.change_experiment("e1", state="ended", verdict={"verdict": "promote"})
+        traffic.change_experiment("e1", state="ended", verdict={"decision": "promote"})
         traffic.add_experiment("e2", NAME, "v0.9.0", "v1.0.0")
         traffic.add_experiment("e3", "another", "v1.0.0", "v1.1.0")
         commit = git(versioned, "rev-parse", "third").strip()

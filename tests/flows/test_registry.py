@@ -27,10 +27,10 @@ def test_gto_sees_the_same_registry(project: Path) -> None:
     for version in registry.versions(project, NAME):
         assert shown[version.version]["commit_hexsha"] == version.commit
     for stage in ("champion", "challenger"):
-        (found,) = gto.api.show(str(project), f"{NAME}#{stage}")
+        (found,) = gto.api.show(str(project), f"{NAME}#{stage}")  # pyright: ignore  # a list, unless table=True
         assert registry.served(project, NAME, stage) == found["version"]
     registry.unassign(project, NAME, "v1.1.0", "champion")
-    (found,) = gto.api.show(str(project), f"{NAME}#champion")
+    (found,) = gto.api.show(str(project), f"{NAME}#champion")  # pyright: ignore
     assert registry.served(project, NAME, "champion") == found["version"] == "v1.2.0"
     assert git(project, "tag", "--list", f"{NAME}*").split() == [
         "decoder#challenger#4",

@@ -4,7 +4,7 @@ Pushed where it was trained, a version is brought by its tag in a fresh clone, b
 gives the same files."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,7 +74,7 @@ def ssh(tmp_path: Path) -> Iterator[Settings]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [folder, s3, ssh])
 def test_a_fresh_clone_serves_the_same_bits(
-    kind: Callable[[Path], "contextmanager[Settings]"], project: Path, tmp_path: Path
+    kind: Callable[[Path], AbstractContextManager[Settings]], project: Path, tmp_path: Path
 ) -> None:
     from dvc.repo import Repo
 
