@@ -45,7 +45,7 @@ STEPS = {  # and what each takes on two cores that do nothing else, in seconds: 
 PATIENCE = 3600.0  # seconds for which one thing is waited for
 TELL = 20.0  # seconds between two lines while waiting
 STEADY, ENOUGH = 250, 80  # answers before people change; answers of a version that show how good it is
-NEW = 1500  # records that arrive
+SAYINGS, NEW = 2000, 1500  # texts that people have to choose from; records that arrive
 BIN = 5.0  # seconds of traffic in one point of the figure
 
 
@@ -121,13 +121,15 @@ def turn(output: Path) -> None:
 
 def sayings() -> dict[Population, list[tuple[str, str]]]:
     """What people of both populations say: scenes that the training has not seen."""
-    world = _world()
     populations: tuple[Population, Population] = ("usual", "shifted")
-    return {each: texts(world["seed"], 2, world["world"]["train"], 2000, each) for each in populations}
+    return {each: _texts(1, SAYINGS, each) for each in populations}
 
 
-def _world() -> Any:
-    return read_yaml(ROOT / "params.yaml")["sources"]["asked_text"]
+def _texts(times: int, count: int, population: Population) -> list[tuple[str, str]]:
+    """Of scenes from `times` the training's count on."""
+    source = read_yaml(ROOT / "params.yaml")["sources"]["asked_text"]
+    world = source["world"]
+    return texts(source["seed"], world["objects"], times * world["train"], count, population)
 
 
 def steady(story: Story, users: Users, version: str, url: str) -> None:
@@ -146,8 +148,7 @@ def shift(story: Story, users: Users, version: str, url: str) -> None:
     story.mark("other people come")
     window = continuous_settings.read(ROOT, NAME).window
     story.until(lambda: len(users.of(version, "shifted")) >= 2 * window, "answers to the other people", users)
-    world = _world()
-    records = texts(world["seed"], 2, 4 * world["world"]["train"], NEW, "shifted")
+    records = _texts(4, NEW, "shifted")
     lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in records]
     folder = ROOT / "data" / "incoming" / NAME
     folder.mkdir(parents=True)
