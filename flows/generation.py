@@ -20,6 +20,7 @@ from typing import Any
 from flows import recorded, registry
 from flows.continuous_settings import Settings
 from flows.materialise import Objects
+from flows.merge import merged
 from flows.recorded import git
 from flows.workspace import Refused, branch_workspace, check_parameters, read_yaml, write_yaml
 
@@ -124,27 +125,15 @@ def advance(generation: Generation, main: str) -> None:
     """
     root, branch = generation.root, generation.branch
     if not _holds(root, main, branch):
+        target = branch
         if not _holds(root, branch, main):
-            git(generation.folder, "fetch", "-q", str(root), main)
-            _merge(generation)
-            git(root, "fetch", "-q", str(generation.folder), f"+{branch}:{branch}")
+            target = merged(root, main, branch, f"Promote {generation.name} ({generation.key})")
         if git(root, "branch", "--show-current").strip() == main:
-            git(root, "merge", "-q", "--ff-only", branch)
+            git(root, "merge", "-q", "--ff-only", target)
         else:
-            git(root, "fetch", "-q", ".", f"{branch}:{main}")
+            git(root, "update-ref", f"refs/heads/{main}", target)
     if "origin" in git(root, "remote").split():
         git(root, "push", "-q", "origin", main)
-
-
-def _merge(generation: Generation) -> None:
-    try:
-        git(generation.folder, "merge", "-q", "--no-edit", "FETCH_HEAD")
-    except Refused as error:
-        git(generation.folder, "merge", "--abort")
-        raise Refused(
-            f"{generation.branch} does not merge with main, which has gone on: merge it by hand in "
-            f"{generation.folder}, and start again ({error})"
-        ) from None
 
 
 def _holds(root: Path, branch: str, other: str) -> bool:

@@ -7,7 +7,6 @@ name begins with a dot is still being written.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -39,8 +38,8 @@ def take(source: str, store: Path) -> str:
     known = seen(store).get(mark)
     if known and (store / known).is_dir():
         return known
-    draft = store / f".{os.getpid()}.part"
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = store / ".part"
+    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed; of two at once the lock of the name keeps one
     try:
         fs, _ = _system(source)
         for name, place, _ in _files(source):

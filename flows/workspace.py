@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ruamel.yaml import YAML
 
@@ -210,12 +210,24 @@ def _yaml() -> YAML:
 
 
 def read_yaml(path: Path) -> Any:
-    return _yaml().load(path.read_text())
+    """A YAML file with its comments."""
+    return parse_yaml(path.read_text())
 
 
 def write_yaml(path: Path, value: Any) -> None:
+    """What read_yaml() gave, with its comments."""
     with path.open("w") as file:
-        _yaml().dump(value, file)
+        dump_yaml(value, file)
+
+
+def parse_yaml(text: str) -> Any:
+    """As read_yaml()."""
+    return _yaml().load(text)
+
+
+def dump_yaml(value: Any, file: TextIO) -> None:
+    """As write_yaml()."""
+    _yaml().dump(value, file)
 
 
 def _git(folder: Path, *arguments: str) -> str:
