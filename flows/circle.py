@@ -45,6 +45,7 @@ CONTINUOUS = {  # over continuous.yaml: verdicts after hundreds of users instead
             {"name": "failed", "kind": "rate", "better": "lower", "effect": 0.05, "baseline": 0.01},
             {"name": "seconds", "kind": "mean", "better": "lower", "effect": 0.25, "deviation": 0.1, "unit": "s"},
         ],
+        "alpha": 0.01,  # a verdict that is wrong by chance would break the story
         "least_users": 60,
         "most_users": 4000,
     },
