@@ -15,7 +15,6 @@ from flows.recorded import Step
 from flows.workspace import Refused
 
 PRODUCER = "urn:tsumugi:lineage"  # a URI; a fork that has an address may say it here
-TYPE = {"processingType": "BATCH", "integration": "DVC", "jobType": "STAGE"}
 
 
 def events(lineage: Lineage, namespace: str = "tsumugi") -> list[Any]:
@@ -44,7 +43,9 @@ def events(lineage: Lineage, namespace: str = "tsumugi") -> list[Any]:
             "executionParameters": facet_v2.execution_parameters_run.ExecutionParametersRunFacet(parameters=parameters)
         }
         job: dict[str, facet_v2.JobFacet] = {
-            "jobType": facet_v2.job_type_job.JobTypeJobFacet(**TYPE),
+            "jobType": facet_v2.job_type_job.JobTypeJobFacet(
+                processingType="BATCH", integration="DVC", jobType="STAGE"
+            ),
             "documentation": facet_v2.documentation_job.DocumentationJobFacet(
                 description=step.description or step.command or step.name
             ),

@@ -117,15 +117,11 @@ def _pointer(found: Any) -> Pointer:
     fields = _fields(found, "the file", name=str, champion=dict, challenger=(dict, type(None)), serial=int)
     version = {"version": str, "commit": str, "folder": str, "files": dict}
     trial = version | {"share": (int, float), "mode": str, "experiment": str}
-    champion = _fields(fields["champion"], "champion", **version)
-    challenger = fields["challenger"] and _fields(fields["challenger"], "challenger", **trial)
-    if challenger:
-        challenger = Challenger(
-            **challenger | {"folder": Path(challenger["folder"]), "share": float(challenger["share"])}
-        )
-    return Pointer(
-        fields["name"], Version(**champion | {"folder": Path(champion["folder"])}), challenger, fields["serial"]
-    )
+    champion = Version(**_fields(fields["champion"], "champion", **version))
+    challenger = None
+    if fields["challenger"] is not None:
+        challenger = Challenger(**_fields(fields["challenger"], "challenger", **trial))
+    return Pointer(fields["name"], champion, challenger, fields["serial"])
 
 
 def _fields(found: Any, where: str, **kinds: Any) -> dict[str, Any]:
@@ -137,7 +133,8 @@ def _fields(found: Any, where: str, **kinds: Any) -> dict[str, Any]:
             raise ValueError(f"{where}: {name} is a {type(found[name]).__name__}")
     if not all(isinstance(digest, str) for digest in found.get("files", {}).values()):
         raise ValueError(f"{where}: files maps paths to hashes")
-    return found
+    made = {"folder": Path, "share": float}  # what JSON has no kind for, or two
+    return {name: made[name](value) if name in made else value for name, value in found.items()}
 
 
 def write(path: Path, pointer: Pointer) -> None:
