@@ -99,6 +99,7 @@ def place(output: Path, left: list[str]) -> Iterator[Path]:
                 project / ".store" / "prefect",
                 output / "logs",
                 ignore=lambda _, names: [name for name in names if not name.endswith(".log")],
+                dirs_exist_ok=True,
             )
         left += sweep(folder)
         shutil.rmtree(folder)

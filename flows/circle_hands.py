@@ -1,6 +1,7 @@
 """What a person or a service does in the circle: start servers, train, register, deploy, look, and spoil a version."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ NAME = "text"
 SERVING = ROOT / ".store" / "serving"
 MODEL = "models/optimise/text"
 STAGE = "optimise@text"
+ENDED = re.compile(r"Task run '(\S+)' - Finished in state")  # Prefect's words on a stage
 Until = Callable[..., Any]
 Say = Callable[[str], None]
 
@@ -30,24 +32,25 @@ class Broken(RuntimeError):
     """The circle does not go on; one line."""
 
 
-def command(*arguments: str, folder: Path = ROOT, log: Path | None = None) -> str:
-    """What `python -m ARGUMENTS` prints. Broken: it fails, with its last line."""
-    done = subprocess.run(
+def command(*arguments: str, folder: Path = ROOT, hear: Say | None = None) -> str:
+    """What `python -m ARGUMENTS` prints, told to `hear` line by line. Broken: it fails, with its last line."""
+    lines: list[str] = []
+    with subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-    )
-    if log:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(done.stdout)
-    if done.returncode:
-        last = done.stdout.strip().rpartition("\n")[2]
-        raise Broken(f"{' '.join(arguments)} ended with {done.returncode}: {last}" + (f" (log: {log})" if log else ""))
-    return done.stdout
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line)
+            if hear:
+                hear(line)
+    if process.returncode:
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        raise Broken(f"{' '.join(arguments)} ended with {process.returncode}: {last}")
+    return "".join(lines)
 
 
 def tsumugi(*arguments: str) -> str:
@@ -60,9 +63,17 @@ def prefect(say: Say) -> str:
     return server.ensure_server(free_port(), lambda line: say(f"    {line}"))
 
 
-def first_version(output: Path) -> str:
+def first_version(output: Path, say: Say) -> str:
     """Train what the classifier needs, commit, register, deploy; the version."""
-    command("flows.pipeline", "--repo", ".", "--targets", STAGE, log=output / "logs" / "first.log")
+    (output / "logs").mkdir()
+    with (output / "logs" / "first.log").open("w") as log:
+
+        def hear(line: str) -> None:
+            log.write(line)
+            if ended := ENDED.search(line):
+                say(f"    {ended[1]}")
+
+        command("flows.pipeline", "--repo", ".", "--targets", STAGE, hear=hear)
     git(ROOT, "add", "dvc.lock")
     git(ROOT, "commit", "-q", "-m", "Train the first version")
     version = registry.register(ROOT, NAME, "main")

@@ -96,7 +96,7 @@ def turn(output: Path) -> None:
     story.step("Prefect's server")
     url = hands.prefect(story.say)
     story.step("first version: train, choose, register, deploy")
-    first = hands.first_version(output)
+    first = hands.first_version(output, story.say)
     before = git(ROOT, "rev-parse", "main").strip()
     story.mark(f"{first} is deployed")
     story.step("serve it; deployments and worker")
