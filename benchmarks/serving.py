@@ -97,7 +97,7 @@ def compare(folder: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
     call = bare(folder)
     with contextlib.ExitStack() as stack:
         found = {peer: stack.enter_context(running(peer, folder)) for peer in READY}
-        urls, processes = ({peer: each[part] for peer, each in found.items()} for part in (0, 1))
+        urls = {peer: url for peer, (url, _) in found.items()}
         bodies = [{"model": "search", "input": caption} for caption in CAPTIONS]
         requests = {peer: [packed(url, "/v1/embeddings", json=body) for body in bodies] for peer, url in urls.items()}
         for number in range(rounds + 1):  # the first one warms up
@@ -108,11 +108,11 @@ def compare(folder: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
                     spent = (time.process_time() - before) / len(taken.seconds) * 1e3
                     figures["bare model", 1].append(taken.summary() | {"cpu": spent})
                 for peer in turns[number % len(turns) :] + turns[: number % len(turns)]:
-                    before = cpu(processes[peer])
+                    before = cpu(found[peer][1])
                     taken = load(urls[peer], requests[peer], clients, seconds)
                     if taken.failures:
                         raise RuntimeError(f"{peer}: {len(taken.failures)} failed, the first with {taken.failures[0]}")
-                    spent = (cpu(processes[peer]) - before) / len(taken.seconds) * 1e3
+                    spent = (cpu(found[peer][1]) - before) / len(taken.seconds) * 1e3
                     figures[peer, clients].append(taken.summary() | {"cpu": spent})
     return [
         {"peer": peer, "clients": clients}

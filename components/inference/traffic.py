@@ -212,13 +212,16 @@ class Traffic:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def _ready(self) -> Engine:
-        """The engine, once the tables are there; two processes may make them at once, so a failure is tried again."""
-        if not self._made:
+        """The engine, once the tables are there. Where processes make them at once, one finds another's in its way."""
+        tries = 0 if self._made else 2 * len(metadata.tables)
+        for left in reversed(range(tries)):
             try:
                 metadata.create_all(self.engine)
+                self._made = True
+                break
             except DBAPIError:
-                metadata.create_all(self.engine)
-            self._made = True
+                if not left:
+                    raise
         return self.engine
 
     def _write(self) -> None:

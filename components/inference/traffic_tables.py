@@ -92,8 +92,8 @@ def connect(url: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _readers_do_not_wait(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA busy_timeout=10000")  # first: the next line may have to wait
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing; a lost power a second
-        connection.execute("PRAGMA busy_timeout=10000")
 
     return engine

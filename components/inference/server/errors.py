@@ -33,6 +33,8 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         headers = {"retry-after": str(self.retry_after)} if self.retry_after else {}
+        if self.status in (408, 413):
+            headers["connection"] = "close"  # what is left of the body is not read
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         return JSONResponse(self.body(), self.status, headers)
