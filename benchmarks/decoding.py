@@ -68,7 +68,9 @@ class Row:
 def models(dtype: torch.dtype) -> tuple[torch.nn.Module, CausalDecoder]:
     """transformers' Llama with random weights, and ours with the same."""
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     theirs = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,

@@ -44,7 +44,7 @@ class SlotCache:
     Letters: b rows in use, n tokens of each in this pass, m places read.
     """
 
-    BUCKET = 32  # places: kernels work in whole vectors, and shapes repeat
+    BUCKET = 16  # places: kernels work in whole vectors
 
     def __init__(
         self, layers: int, slots: int, heads: int, context: int, features: int, dtype: torch.dtype, device: torch.device
@@ -82,14 +82,20 @@ class SlotCache:
     def advance(self, tokens: int) -> None:
         self.lengths = [length + tokens for length in self.lengths]
 
-    def admit(self, cache: Cache) -> None:
-        """A new last row: the one of `cache`. ValueError where no slot is free."""
-        row, length = len(self.lengths), cache.length
+    def admit(self, keys: Float[Tensor, "l h m c"], values: Float[Tensor, "l h m c"]) -> int:
+        """A new last row, by what all l layers hold of its m tokens; its number. ValueError where no slot is free."""
+        row, length = len(self.lengths), keys.shape[2]
         if self.full:
             raise ValueError(f"all {row} slots are in use: drop a row first")
-        self.keys[:, row, :, :length] = cache.keys[:, 0, :, :length]
-        self.values[:, row, :, :length] = cache.values[:, 0, :, :length]
+        self.keys[:, row, :, :length] = keys
+        self.values[:, row, :, :length] = values
         self.lengths.append(length)
+        return row
+
+    def row(self, row: int) -> tuple[Float[Tensor, "l h m c"], Float[Tensor, "l h m c"]]:
+        """Keys and values of the m tokens of a row in all l layers."""
+        part = slice(None), row, slice(None), slice(None, self.lengths[row])
+        return self.keys[part], self.values[part]
 
     def clear(self, row: int) -> None:
         """Forget what is not finite: even unseen it would spoil the row's next tokens."""

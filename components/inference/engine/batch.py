@@ -8,8 +8,10 @@ what was kept; what stands behind them is written over later.
 import time
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from components.attention.cache import Cache, SlotCache
+from components.attention.cache import SlotCache
 from components.decoders.causal import CausalDecoder
 from components.inference.engine.draft import Lookup, Payoff
 from components.inference.engine.draw import draw_rows
@@ -30,8 +32,9 @@ class Batch:
     def full(self) -> bool:
         return self.cache.full
 
-    def admit(self, request: Request, prompt: Cache) -> None:
-        self.cache.admit(prompt)
+    def admit(self, request: Request, keys: Float[Tensor, "l h m c"], values: Float[Tensor, "l h m c"]) -> None:
+        """keys, values: of its prompt. It has drawn its first token."""
+        self.cache.admit(keys, values)
         if self.guesses:
             request.lookup = Lookup(request.prompt + request.drawn)
         self.requests.append(request)
@@ -74,7 +77,7 @@ class Batch:
     def _draw(self, guesses: list[list[int]], width: int) -> tuple[list[list[int]], list[bool]]:
         """What follows the last token of each row, and each guess if it is right; whether its numbers are finite."""
         rows = [
-            [request.drawn[-1], *guess, *[0] * (width - 1 - len(guess))]
+            [request.drawn[-1], *guess, *request.drawn[-1:] * (width - 1 - len(guess))]
             for request, guess in zip(self.requests, guesses, strict=True)
         ]
         hidden = self.decoder.hidden(torch.tensor(rows, device=self.cache.keys.device), self.cache)

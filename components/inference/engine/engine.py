@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from components.decoders.causal import CausalDecoder
 from components.decoders.config import SamplingConfig
@@ -26,6 +27,7 @@ from components.inference.engine.statistics import Meter, Statistics
 from components.inference.engine.stream import Busy, Closed, Reason, Stream
 
 log = logging.getLogger(__name__)
+TOGETHER = 4  # prompts read in one pass at the most: a pass over 256 tokens no longer waits for the weights
 NOT_FINITE = "the decoder's numbers are not finite: look at its weights, or decode in another precision"
 
 
@@ -34,7 +36,7 @@ class Engine:
 
     end: token that ends a text. slots: requests that decode together. queue: requests that may wait. piece: tokens of
     prompts read between two steps of what runs. prefix_bytes: for keys and values of earlier texts. guesses: tokens
-    guessed a step at the most (draft.py); 0 for none.
+    guessed a request and step at the most (draft.py); 0 for none.
     """
 
     def __init__(
@@ -54,9 +56,8 @@ class Engine:
         self.context, self.vocabulary, self.slots = decoder.context, decoder.output.shape[0], slots
         self._decoder = packed(decoder.eval(), slots)
         self._batch = Batch(self._decoder, decoder.slots(slots), guesses)
-        self._room = decoder.cache(1)  # of the prompt that is being read
-        self._prefill: Prefill | None = None
         self._prefixes = Prefixes(prefix_bytes)
+        self._prefill = Prefill(self._decoder, decoder.slots(min(slots, TOGETHER)), self._prefixes)
         self._waiting: deque[Request] = deque()
         self._meter = Meter()
         self._changed = threading.Condition()  # guards the queue and the meter
@@ -99,7 +100,7 @@ class Engine:
         with self._changed:
             return Statistics(
                 waiting=self.waiting,
-                active=len(self._batch.requests) + (self._prefill is not None),
+                active=len(self._batch.requests) + len(self._prefill.requests),
                 slots=self.slots,
                 cache_used=sum(self._batch.cache.lengths) / (self.slots * self.context),
                 tokens_per_second=self._meter.rate(),
@@ -141,15 +142,17 @@ class Engine:
                     self._decode()
                 except Exception as error:
                     log.exception("a step failed, and %d requests with it", len(self._batch.requests))
-                    self._fail_batch(error)
+                    self._fail(self._batch, error)
         self._fail_all(Closed("the engine was closed before the text was complete"))
 
     def _wait(self) -> bool:
         """Until there is something to do; False when the engine is to end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._prefill or self._batch.requests or self._closing)
-            idle = not (self._waiting or self._prefill or self._batch.requests)
-        return not self._stopped and not (self._closing and idle)
+            self._changed.wait_for(lambda: self._busy() or self._closing)
+            return not self._stopped and (self._busy() or not self._closing)
+
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._prefill.requests or self._batch.requests)
 
     def _sweep(self) -> None:
         """End what was cancelled or is late, wherever it stands."""
@@ -159,9 +162,10 @@ class Engine:
                 self._waiting.remove(request)
         for request in over:
             self._end(request)
-        if self._prefill and self._prefill.request.over():
-            self._end(self._prefill.request)
-            self._prefill = None
+        for row, request in reversed(list(enumerate(self._prefill.requests))):
+            if request.over():
+                self._prefill.drop(row)
+                self._end(request)
         for row in reversed(range(len(self._batch.requests))):
             if self._batch.requests[row].over():
                 self._leave(row)
@@ -169,42 +173,42 @@ class Engine:
     def _read(self) -> None:
         """A piece of prompts; those that are complete draw their first token and join the batch."""
         left = self.piece
-        while left > 0 and (self._prefill or self._begin()):
-            prefill = self._prefill
-            assert prefill is not None
+        self._begin()
+        while left > 0 and self._prefill.requests:
             try:
-                left -= prefill.advance(left)
-                if prefill.logits is not None:
-                    self._prefill = None
-                    self._join(prefill)
+                read, complete = self._prefill.advance(left)
+                left -= read
+                for row in sorted(complete, reverse=True):
+                    self._join(row, complete[row])
             except Exception as error:
-                log.exception("a request failed while its prompt was read")
-                self._prefill = None
-                self._end(prefill.request, "error", error)
+                log.exception("%d requests failed while their prompts were read", len(self._prefill.requests))
+                self._fail(self._prefill, error)
+            self._begin()
 
-    def _begin(self) -> bool:
-        """Take the next request from the queue, where a slot is free for it."""
-        with self._changed:
-            if self._batch.full or not self._waiting:
-                return False
-            request = self._waiting.popleft()
-        request.started = time.monotonic()
-        self._prefill = Prefill(self._decoder, request, self._room, self._prefixes)
-        return True
+    def _begin(self) -> None:
+        """Take requests from the queue as far as slots are free for them."""
+        while self._waiting and len(self._batch.requests) + len(self._prefill.requests) < self.slots:
+            with self._changed:
+                if not self._waiting or not self._prefill.takes(self._waiting[0]):
+                    return
+                request = self._waiting.popleft()
+            request.started = time.monotonic()
+            self._prefill.begin(request)
 
-    def _join(self, prefill: Prefill) -> None:
-        request, cache = prefill.request, prefill.cache
-        assert prefill.logits is not None
-        if not prefill.logits.isfinite().all():
-            raise ArithmeticError(NOT_FINITE)
-        self._prefixes.keep(request.prompt, cache.keys[:, 0], cache.values[:, 0])
-        first = draw_rows(prefill.logits, [request.sampling], request.chances[:1]).tolist()
-        reason = request.take(first, self.end)
+    def _join(self, row: int, logits: Tensor | None) -> None:
+        """A prompt is complete: the first token is drawn, and its request moves to the batch."""
+        request, cached = self._prefill.requests[row], self._prefill.cache.row(row)
+        if logits is None:
+            self._spoilt(self._prefill, row)
+            return
+        self._prefixes.keep(request.prompt, *cached)
+        reason = request.take(draw_rows(logits, [request.sampling], request.chances[:1]).tolist(), self.end)
         self._count(1)
-        if reason:
+        if reason is None:
+            self._batch.admit(request, *cached)
+        self._prefill.drop(row)
+        if reason is not None:
             self._end(request, reason)
-        else:
-            self._batch.admit(request, cache)
 
     def _decode(self) -> None:
         if not self._batch.requests:
@@ -212,19 +216,21 @@ class Engine:
         drawn = self._batch.step()
         self._count(sum(map(len, drawn)))
         for row in reversed(range(len(drawn))):
-            request = self._batch.requests[row]
             if not drawn[row]:
-                self._batch.cache.clear(row)
-                self._batch.drop(row)
-                self._end(request, "error", ArithmeticError(NOT_FINITE))
-            elif reason := request.take(drawn[row], self.end):
+                self._spoilt(self._batch, row)
+            elif reason := self._batch.requests[row].take(drawn[row], self.end):
                 self._leave(row, reason)
+
+    def _spoilt(self, among: Batch | Prefill, row: int) -> None:
+        request = among.requests[row]
+        among.cache.clear(row)
+        among.drop(row)
+        self._end(request, "error", ArithmeticError(NOT_FINITE))
 
     def _leave(self, row: int, reason: Reason | None = None) -> None:
         """A request's slot is free again; its text is remembered."""
         request, cache = self._batch.requests[row], self._batch.cache
-        text = (request.prompt + request.drawn)[: cache.lengths[row]]
-        self._prefixes.keep(text, cache.keys[:, row], cache.values[:, row])
+        self._prefixes.keep((request.prompt + request.drawn)[: cache.lengths[row]], *cache.row(row))
         self._batch.drop(row)
         self._end(request, reason)
 
@@ -240,17 +246,16 @@ class Engine:
                 self._meter.served(time.monotonic() - request.started)
         request.stream.end(reason, error)
 
-    def _fail_batch(self, error: Exception) -> None:
-        for row in reversed(range(len(self._batch.requests))):
-            request = self._batch.requests[row]
-            self._batch.drop(row)
+    def _fail(self, among: Batch | Prefill, error: Exception) -> None:
+        for row, request in reversed(list(enumerate(among.requests))):
+            among.drop(row)
             self._end(request, "error", error)
 
     def _fail_all(self, error: Exception) -> None:
         with self._changed:
             waiting = list(self._waiting)
             self._waiting.clear()
-        for request in waiting + ([self._prefill.request] if self._prefill else []):
+        for request in waiting:
             self._end(request, "error", error)
-        self._prefill = None
-        self._fail_batch(error)
+        self._fail(self._prefill, error)
+        self._fail(self._batch, error)

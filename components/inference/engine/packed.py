@@ -1,7 +1,7 @@
 """Linear layers for few rows on a CPU: weights laid out once as the kernels read them.
 
-`F.linear` lays the whole matrix out anew in each call, which over a few rows takes longer than the product itself. These
-are MKL's (fp32) and oneDNN's (bf16) packed products, by the operators that torch.compile's freezing uses
+`F.linear` lays the whole matrix out anew in each call, which over a few rows takes as long as the product. These are
+MKL's (fp32) and oneDNN's (bf16) packed products, by the operators that torch.compile's freezing uses
 (torch/_inductor/fx_passes/mkldnn_fusion.py). Results differ from `F.linear` by rounding alone.
 """
 

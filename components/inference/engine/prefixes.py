@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from components.attention.cache import Cache
-
 BLOCK = 16  # tokens
 Key = tuple[int, tuple[int, ...]]  # number of the block before (0: none), tokens of this one
 
@@ -28,22 +26,19 @@ class Prefixes:
         self._known: OrderedDict[Key, tuple[int, Tensor, Tensor]] = OrderedDict()  # least recently used first
         self._numbers = 0
 
-    def restore(self, prompt: Sequence[int], cache: Cache) -> int:
-        """Fill the empty cache with the longest known prefix, short of the last token; how many tokens that is."""
+    def find(self, prompt: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the longest known prefix, short of the last token, block by block."""
         before, path = 0, []
         for block in _blocks(prompt[:-1]):
             key = before, block
             if key not in self._known:
                 break
-            before, keys, values = self._known[key]
-            part = slice(cache.length, cache.length + BLOCK)
-            cache.keys[:, 0, :, part], cache.values[:, 0, :, part] = keys, values
-            cache.advance(BLOCK)
+            before = self._known[key][0]
             path.append(key)
         self._touch(path)
         self.asked += len(prompt)
-        self.found += cache.length
-        return cache.length
+        self.found += len(path) * BLOCK
+        return [self._known[key][1:] for key in path]
 
     def keep(self, tokens: Sequence[int], keys: Float[Tensor, "l h m c"], values: Float[Tensor, "l h m c"]) -> None:
         """Remember tokens, whole blocks of them, by their keys and values in all l layers: the first of m."""

@@ -55,15 +55,16 @@ def slow(**settings) -> Engine:
 @pytest.mark.parametrize("end", [None, 7])
 def test_greedy_tokens_are_generates_whatever_joins_and_leaves(decoder, prefix_bytes, guesses, end):
     schedule = random.Random(f"{prefix_bytes} {guesses} {end}")
-    rows = prompts(24)
-    rows += [rows[index] + rows[index + 1][:20] for index in range(8)]  # shared beginnings
+    rows = prompts(12)
+    rows += [rows[index] + rows[index + 1][:20] for index in range(4)]  # shared beginnings
     schedule.shuffle(rows)
+    rows += [max(rows, key=len)] * 2  # a whole prompt again
     engine = Engine(decoder, end, slots=3, piece=16, prefix_bytes=prefix_bytes, guesses=guesses)
     asked = []
     for row in rows:
         tokens = schedule.randint(1, CONTEXT - len(row))
         stream = engine.submit(row, GREEDY, tokens)
-        asked.append((row, tokens, stream, schedule.random() < 0.2))
+        asked.append((row, tokens, stream, len(row) < 40 and schedule.random() < 0.3))
         time.sleep(schedule.choice([0, 0, 0.02]))
         if asked[-1][3]:
             stream.cancel()
@@ -79,7 +80,7 @@ def test_greedy_tokens_are_generates_whatever_joins_and_leaves(decoder, prefix_b
     engine.close()
     assert (after.cached_tokens > 0) == (prefix_bytes > 0)
     assert (after.confirmed > 0) == (guesses > 0)
-    assert after.active == after.waiting == 0 and sum(after.ended.values()) == len(rows)
+    assert after.active == after.waiting == 0 and sum(after.ended.values()) == len(asked)
 
 
 @pytest.mark.parametrize(
@@ -225,10 +226,12 @@ def test_what_fails_in_a_step_fails_alone_and_the_engine_goes_on():
         return passes(tokens, mask, cache, lengths)
 
     engine._decoder.stack.forward = failing
-    running, long = engine.submit([1], GREEDY, 20), engine.submit([1] * 50, GREEDY, 5)
+    running = iter(engine.submit([1], GREEDY, 60))
+    drawn = [next(running)]
+    long = engine.submit([1] * 50, GREEDY, 5)
     with pytest.raises(RuntimeError, match="so long a prompt"):
         list(long)
-    assert list(running) == reference(decoder, [1], 20)
+    assert drawn + list(running) == reference(decoder, [1], 60)
     both = [engine.submit([1], GREEDY, 90), engine.submit([2], GREEDY, 90)]
     for stream in both:
         with pytest.raises(RuntimeError, match="for two"):
@@ -308,11 +311,11 @@ def test_many_requests_leave_nothing_behind(decoder):
 
     def tensors() -> int:
         gc.collect()
-        return sum(isinstance(each, torch.Tensor) for each in gc.get_objects())
+        return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
 
-    serve(100, seed=2)
+    serve(60, seed=2)
     before = tensors()
-    streams = serve(300, seed=3)
+    streams = serve(120, seed=3)
     until(lambda: engine.statistics().active == 0)
     assert tensors() <= before + 8  # those of the step in flight
     assert not any(stream() for stream in streams)

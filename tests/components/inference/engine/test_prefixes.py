@@ -2,15 +2,10 @@
 
 import torch
 
-from components.attention.cache import Cache
 from components.inference.engine.prefixes import BLOCK, Prefixes
 
 LAYERS, HEADS, FEATURES = 2, 3, 4
 SIZE = 2 * LAYERS * HEADS * FEATURES * BLOCK * 4  # bytes of a block
-
-
-def room() -> Cache:
-    return Cache(LAYERS, 1, HEADS, 200, FEATURES, torch.float32, torch.device("cpu"))
 
 
 def kept(prefixes: Prefixes, tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,16 +16,15 @@ def kept(prefixes: Prefixes, tokens: list[int]) -> tuple[torch.Tensor, torch.Ten
 
 
 def known(prefixes: Prefixes, tokens: list[int]) -> int:
-    return prefixes.restore(tokens, room())
+    return len(prefixes.find(tokens)) * BLOCK
 
 
 def test_the_shared_beginning_comes_back_bit_for_bit():
     prefixes, first, second = Prefixes(1 << 20), list(range(70)), [*range(40), *range(100, 130)]
     keys, values = kept(prefixes, first)
-    cache = room()
-    assert prefixes.restore(second, cache) == cache.length == 2 * BLOCK
-    assert torch.equal(cache.keys[:, 0, :, : 2 * BLOCK], keys[:, :, : 2 * BLOCK])
-    assert torch.equal(cache.values[:, 0, :, : 2 * BLOCK], values[:, :, : 2 * BLOCK])
+    found = [torch.cat(blocks, dim=2) for blocks in zip(*prefixes.find(second), strict=True)]
+    assert torch.equal(found[0], keys[:, :, : 2 * BLOCK])
+    assert torch.equal(found[1], values[:, :, : 2 * BLOCK])
     assert (prefixes.found, prefixes.asked) == (2 * BLOCK, 70)
 
 
@@ -46,9 +40,9 @@ def test_a_block_counts_only_behind_the_same_beginning():
     kept(prefixes, [1] * BLOCK + [2] * BLOCK)
     assert known(prefixes, [2] * BLOCK + [3]) == 0
     kept(prefixes, [3] * BLOCK + [2] * BLOCK)
-    cache, (keys, _) = room(), kept(Prefixes(1 << 20), [3] * BLOCK + [2] * BLOCK)
-    prefixes.restore([3] * BLOCK + [2] * BLOCK + [0], cache)
-    assert torch.equal(cache.keys[:, 0, :, : 2 * BLOCK], keys)
+    keys, _ = kept(Prefixes(1 << 20), [3] * BLOCK + [2] * BLOCK)
+    found = prefixes.find([3] * BLOCK + [2] * BLOCK + [0])
+    assert torch.equal(torch.cat([block[0] for block in found], dim=2), keys)
 
 
 def test_the_least_recently_used_leaves_go_first_and_the_budget_holds():
