@@ -77,8 +77,10 @@ def read(root: Path, name: str) -> Settings:
         entry = content.get(name)
         if not isinstance(entry, dict):
             raise ParamsError(f"{FILE}: no model {name!r}{nearest(name, content)}")
+        if "entry" in entry:
+            raise ParamsError(f"{FILE}: {name}.entry: no such key")
         free = {key: entry.get(key) or {} for key in FREE}
-        own = {key: value for key, value in entry.items() if key not in (*FREE, "entry")}
+        own = {key: value for key, value in entry.items() if key not in FREE}
         built = build(name, Settings, {name: own}, FILE)
         settings = Settings(**{**vars(built), **free, "entry": entry})
         settings.design(name)

@@ -185,6 +185,7 @@ def conclude(made: Generation, settings: Settings, ended: dict[str, Any]) -> Non
     """Keep how it ended, and tell it."""
     told = {"name": made.name, "key": made.key, "branch": made.branch, **ended}
     write_whole(_outcome(made), (json.dumps(told, indent=1) + "\n").encode())
+    generation.prune(made)
     if deaf := notify.tell(made.name, told, settings.notify):
         get_run_logger().warning(deaf)
 

@@ -9,6 +9,7 @@ champion's commit made it.
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,13 @@ def publish(generation: Generation) -> str:
     if "origin" in git(root, "remote").split():
         git(root, "push", "-q", "origin", branch, f"refs/tags/{generation.name}@{version}")
     return version
+
+
+def prune(generation: Generation) -> None:
+    """Remove the clones of other generations of this name: what they made is in the cache, and on their branches."""
+    for other in generation.folder.parent.iterdir():
+        if re.fullmatch(f"{re.escape(generation.name)}-[0-9a-f]{{12}}", other.name) and other != generation.folder:
+            shutil.rmtree(other)
 
 
 def advance(generation: Generation, main: str) -> None:

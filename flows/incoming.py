@@ -28,8 +28,8 @@ def arrived(source: str) -> str:
 def take(source: str, store: Path) -> str:
     """Copy what lies there to `store`/STATE, whole or not at all, and name its state: a hash of names and contents.
 
-    Files of a state that is known are not copied again, unless its copy was removed. Refused: there is nothing, or it
-    cannot be read.
+    It takes the place of the state before; one that is there already is not copied again. Refused: there is nothing, or
+    it cannot be read.
     """
     store.mkdir(parents=True, exist_ok=True)
     mark = arrived(source)
@@ -53,6 +53,9 @@ def take(source: str, store: Path) -> str:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     _remember(store, mark, state)
+    for older in store.iterdir():
+        if older.is_dir() and older.name != state:
+            shutil.rmtree(older)
     return state
 
 

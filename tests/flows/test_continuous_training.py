@@ -1,7 +1,6 @@
 """The circle on a small repository: a better model is promoted, a worse one never, whatever is killed in between."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -77,6 +76,7 @@ def test_new_data_lead_to_a_better_champion_on_main(root: Path, tmp_path: Path) 
     assert state.name == "Promoted", state.message
     known = json.loads((pointer.read(serving(root) / f"{NAME}.json").champion.folder / "model.json").read_text())
     assert {word.rstrip("0123456789") for word in known} == {"old", "new", "newer"}
+    assert len(clones(root)) == 1, "the clone of the generation before is gone"
 
 
 @pytest.mark.usefixtures("server")
@@ -189,10 +189,15 @@ def test_two_triggers_at_once_are_one_run(root: Path, tmp_path: Path) -> None:
     with Users(root):
         flows = [begin(root, **env) for _ in range(2)]
         done = until(lambda: [flow for flow in flows if flow.poll() is not None], 120)
+        until(lambda: clones(root), 120)
+        (root / "README").write_text("main goes on meanwhile\n")
+        commit(root)
         (hold / "learn").unlink()
         said = [flow.communicate(timeout=180)[0].splitlines()[-1] for flow in flows]
     assert len(done) == 1
     assert sorted(line.split()[0] for line in said) == ["Joined", "Promoted"], said
     assert learned.read_text().count("learned") == 1
     assert versions(root) == ["v1.0.0", "v1.1.0"]
-    assert os.path.exists(root / ".store" / "continuous" / f"{NAME}.lock")
+    made = registry.commit_of(root, NAME, "v1.1.0")
+    assert git(root, "rev-list", "--parents", "-n", "1", "main").split()[2] == made, "a merge: main had gone on"
+    assert (root / "README").exists() and git(root, "status", "--porcelain") == ""

@@ -31,9 +31,10 @@ def test_a_folder_is_taken_in_and_named_by_what_it_holds(folder: Path, tmp_path:
     assert incoming.arrived(str(folder)) not in incoming.seen(store), "a look tells files apart by their times"
     assert incoming.take(str(folder), store) == state, "what they hold is the same"
     (folder / "a.jsonl").write_text("another\n")
-    assert incoming.take(str(folder), store) != state
-    assert files(store / state)["a.jsonl"] == "one\n", "the state before stays as it was"
-    assert not (store / ".part").exists()
+    other = incoming.take(str(folder), store)
+    assert other != state
+    assert files(store / other) == files(folder)
+    assert {path.name for path in store.iterdir()} == {other, "seen.json"}, "the copy before is gone"
 
 
 def test_what_is_still_being_written_is_not_there(folder: Path) -> None:

@@ -57,7 +57,7 @@ def test_requests_unlike_the_training_data_are_a_drift_and_like_ones_are_none(ro
     ask(root, "old", 130)
     assert looked(root) == []
     ask(root, "strange", 130)
-    assert looked(root) == [("tsumugi.drift.seen", "v1.0.0 4")]
+    assert ("tsumugi.drift.seen", "v1.0.0 4") in looked(root)  # beside the decline, for it knows none of these words
 
 
 def test_a_fall_of_the_champions_outcomes_is_a_decline(root: Path) -> None:
