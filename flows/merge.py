@@ -56,10 +56,10 @@ def three_ways(base: Any, ours: Any, theirs: Any, where: str) -> None:
 
 def _mapping(root: Path, name: str, base: str, ours: str, theirs: str) -> str:
     known = git(root, "ls-tree", "--name-only", base, name).strip()
-    sides = [parse_yaml(git(root, "show", f"{commit}:{name}")) for commit in (ours, theirs)]
-    three_ways(parse_yaml(git(root, "show", f"{base}:{name}")) if known else {}, *sides, name)
+    mine, other = (parse_yaml(git(root, "show", f"{commit}:{name}")) for commit in (ours, theirs))
+    three_ways(parse_yaml(git(root, "show", f"{base}:{name}")) if known else {}, mine, other, name)
     text = io.StringIO()
-    dump_yaml(sides[0], text)
+    dump_yaml(mine, text)
     return text.getvalue()
 
 
