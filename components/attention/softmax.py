@@ -25,16 +25,16 @@ class SoftmaxCore(nn.Module):
         queries: Float[Tensor, "b h n c"],
         keys: Float[Tensor, "b g m c"],
         values: Float[Tensor, "b g m c"],
-        mask: Bool[Tensor, "b m"] | Bool[Tensor, "b n m"] | None = None,
-        bias: Float[Tensor, "*rows h n m"] | None = None,
+        mask: Bool[Tensor, "b m"] | None = None,
+        bias: Float[Tensor, "*rows #h n m"] | None = None,
     ) -> Float[Tensor, "b h n c"]:
         """The queries are the last n of the m tokens. mask: True where a key is real; a row needs at least one.
 
-        A mask of three dimensions says for each query which keys it sees, wherever the query is.
+        A bias of four dimensions is of each row, and -inf where a query sees no key: queries may then be anywhere.
         """
         length = queries.shape[2]
         plain = mask is None and bias is None and keys.shape[2] == length  # what SDPA's causal path can do
-        told = mask is not None and mask.ndim == 3
+        told = bias is not None and bias.ndim == 4
         earlier = self.causal and length > 1 and not plain and not told
         allowed = _allowed(mask, _earlier(length, keys.shape[2], queries.device) if earlier else None)
         if bias is not None:
@@ -59,7 +59,7 @@ def _earlier(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "1 1
 
 def _allowed(mask: Tensor | None, earlier: Tensor | None) -> Tensor | None:
     """Both in one mask for SDPA, [b or 1, 1, n or 1, m]; None where it needs none."""
-    padding = None if mask is None else mask[:, None] if mask.ndim == 3 else mask[:, None, None, :]
+    padding = None if mask is None else mask[:, None, None, :]
     if earlier is None or padding is None:
         return padding if earlier is None else earlier
     return earlier & padding

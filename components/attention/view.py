@@ -15,8 +15,8 @@ Rotation = tuple[Float[Tensor, "*rows n c"], Float[Tensor, "*rows n c"]]
 class View:
     """Letters: b batch, n tokens, m tokens attended to, h heads."""
 
-    mask: Bool[Tensor, "b m"] | Bool[Tensor, "b n m"] | None = None  # True where a key is real, or a query sees it
+    mask: Bool[Tensor, "b m"] | None = None  # True where a key is real; None when all are
     rotation: Rotation | None = None  # angles of these tokens' positions
-    bias: Float[Tensor, "*rows h n m"] | None = None  # added to the scores
+    bias: Float[Tensor, "*rows h n m"] | None = None  # added to the scores; of own rows, -inf where none is seen
     lengths: tuple[int, ...] | None = None  # packed: the one row holds sequences of so many tokens, one after another
     cache: Cache | SlotCache | None = None  # keys and values of earlier tokens, which these tokens see too and join

@@ -106,9 +106,12 @@ class Stack(nn.Module):
         """So many tokens of each row, at its own places: they see their row up to themselves."""
         self.positions.span(max(cache.lengths), tokens)
         places = cache.aim(tokens)
-        seen = torch.arange(cache.width, device=places.device) <= places.unsqueeze(2)
-        rotation, bias = self.positions.rotation(places), self.positions.bias_at(places, cache.width)
-        return places, View(seen, rotation, bias, cache=cache)
+        later = torch.arange(cache.width, device=places.device) > places[:, None, :, None]
+        bias = self.positions.bias_at(places, cache.width)
+        if bias is None:
+            bias = torch.zeros(later.shape, device=places.device)
+        bias = bias.masked_fill(later, -torch.inf).to(cache.keys.dtype)
+        return places, View(None, self.positions.rotation(places), bias, cache=cache)
 
     def _view(
         self, tokens: Tensor, mask: Tensor | None, cache: Cache | None, lengths: Sequence[int] | None
