@@ -92,17 +92,23 @@ def place(output: Path, left: list[str]) -> Iterator[Path]:
         make(folder, project)
         yield project
     finally:
-        stop = [sys.executable, "-m", "flows.cli", "stop"]
-        if (project / ".store" / "prefect").exists():
-            subprocess.run(stop, cwd=project, env=environment(), check=False, stdout=subprocess.DEVNULL)
-            shutil.copytree(
-                project / ".store" / "prefect",
-                output / "logs",
-                ignore=lambda _, names: [name for name in names if not name.endswith(".log")],
-                dirs_exist_ok=True,
-            )
-        left += sweep(folder)
-        shutil.rmtree(folder)
+        try:
+            stop(project, output / "logs")
+        finally:
+            left += sweep(folder)
+            shutil.rmtree(folder)
+
+
+def stop(project: Path, logs: Path) -> None:
+    """End the servers and the worker as `make stop` does, and keep their logs."""
+    home = project / ".store" / "prefect"
+    if not home.exists():
+        return
+    command = [sys.executable, "-m", "flows.cli", "stop"]
+    subprocess.run(command, cwd=project, env=environment(), check=False, stdout=subprocess.DEVNULL)
+    logs.mkdir(exist_ok=True)
+    for path in home.glob("*.log"):
+        shutil.copy(path, logs)
 
 
 def make(folder: Path, project: Path) -> None:

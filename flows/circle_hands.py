@@ -103,13 +103,17 @@ def watch(url: str, until: Until) -> list[dict[str, Any]]:
         deployment = client.get("/deployments/name/watch/watch").raise_for_status().json()
         run = client.post(f"/deployments/{deployment['id']}/create_flow_run", json={"state": {"type": "SCHEDULED"}})
         place = f"/flow_runs/{run.raise_for_status().json()['id']}"
-        until(lambda: client.get(place).raise_for_status().json()["state_type"] in FINAL, "the watch")
-        ended = client.get(place).json()
+        ended = until(lambda: _ended(client, place), "the watch")
         if ended["state_type"] != "COMPLETED":
             raise Broken(f"the watch has ended as {ended['state_name']}: {ended['state']['message']}")
         told = ROOT / ".store" / "continuous" / NAME / "told.json"
         expected = len(json.loads(told.read_text())) if told.exists() else 0
         return until(lambda: _known(client, expected), "the events") if expected else []
+
+
+def _ended(client: httpx.Client, place: str) -> dict[str, Any] | None:
+    run = client.get(place).raise_for_status().json()
+    return run if run["state_type"] in FINAL else None
 
 
 def _known(client: httpx.Client, expected: int) -> list[dict[str, Any]] | None:
@@ -127,16 +131,22 @@ def retraining(url: str, until: Until) -> list[dict[str, Any]]:
         watch = Watch(client, working["id"], Console(highlight=False, soft_wrap=True, width=160))
         if watch.follow() != "COMPLETED":
             watch.explain()
-        until(lambda: all(run["state_type"] in FINAL for run in _runs(client)), "the other runs")
-        return [
-            {"reason": run["parameters"]["reason"], "state": run["state_name"], "message": run["state"]["message"]}
-            for run in _runs(client)
-        ]
+        return until(lambda: _all_ended(_runs(client)), "the other runs")
 
 
 def _runs(client: httpx.Client) -> list[dict[str, Any]]:
     wanted = {"deployments": {"name": {"any_": ["continuous"]}}, "sort": "EXPECTED_START_TIME_ASC"}
     return client.post("/flow_runs/filter", json=wanted).raise_for_status().json()
+
+
+def _all_ended(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What started each run, and how it ended; nothing while one has not."""
+    if any(run["state_type"] not in FINAL for run in runs):
+        return []
+    return [
+        {"reason": run["parameters"]["reason"], "state": run["state_name"], "message": run["state"]["message"]}
+        for run in runs
+    ]
 
 
 def _at_work(client: httpx.Client, run: dict[str, Any]) -> bool:

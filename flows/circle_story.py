@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +79,10 @@ class Story:
     def until(self, look: Callable[[], T], what: str, users: Users | None = None) -> T:
         """What look() gives once that is true. Broken: it takes too long, or the users have come to grief."""
         begun = told = time.monotonic()
-        while not (found := look()):
+        while True:
+            with suppress(httpx.TransportError):  # Prefect's server is silent where stages leave it no time
+                if found := look():
+                    return found
             now = time.monotonic()
             if users and not users.is_alive():
                 raise Broken("the users' thread has ended: its traceback stands above")
@@ -88,7 +92,6 @@ class Story:
                 told = now
                 self.say(f"    still waiting for {what}")
             time.sleep(0.3)
-        return found
 
 
 def turn(output: Path) -> None:
