@@ -55,8 +55,9 @@ def test_an_answering_server_is_used(server: str, monkeypatch: pytest.MonkeyPatc
 def test_silent_runs_are_crashed_by_one_automation(server: str) -> None:
     with servers.client(server) as client:
         servers.create_automation(client)
+        servers.create_automation(client)
         known = client.post("/automations/filter", json={}).json()
-    assert [automation["name"] for automation in known] == ["crash-silent-runs"]
+    assert [automation["name"] for automation in known].count("crash-silent-runs") == 1
 
 
 @pytest.mark.usefixtures("home")
