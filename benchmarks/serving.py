@@ -143,6 +143,12 @@ def overhead(rows: list[dict[str, Any]], peer: str) -> float:
     return by[peer, 1]["p50"] - by["bare model", 1]["p50"]
 
 
+def verdict(milliseconds: float) -> str:
+    if milliseconds < 0:  # no server is faster than its model
+        return "undecided: the machine is busy with other work, measure on an idle one"
+    return "holds" if milliseconds < OVERHEAD else "MISSED"
+
+
 def mixed(url: str) -> list[bytes]:
     """A request for each route, as people would mix them."""
     from tests.components.inference.server.small import picture, sound
@@ -233,7 +239,7 @@ def main() -> None:
             table(rows)
             result["overhead"] = {peer: overhead(rows, peer) for peer in READY}
             print("over the bare model at p50:", ", ".join(f"{p} {ms:.2f} ms" for p, ms in result["overhead"].items()))
-            print(f"under {OVERHEAD:g} ms: {'holds' if result['overhead']['ours'] < OVERHEAD else 'MISSED'}")
+            print(f"under {OVERHEAD:g} ms: {verdict(result['overhead']['ours'])}")
     if given.json:
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 
