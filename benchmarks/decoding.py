@@ -86,7 +86,7 @@ def models(dtype: torch.dtype) -> tuple[torch.nn.Module, CausalDecoder]:
         theirs.save_pretrained(folder)
         own = read(Path(folder))
     assert isinstance(own, CausalDecoder)
-    return theirs.to(dtype).eval(), own.to(dtype).eval()
+    return torch.nn.Module.to(theirs, dtype).eval(), own.to(dtype).eval()
 
 
 def generates(model: torch.nn.Module, prompts: Rows) -> Work:

@@ -38,7 +38,7 @@ def picture(told: dict[str, Any]) -> str:
     drawing = Figure(figsize=(11, 5.4), layout="constrained")
     above, below = drawing.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     names = [each["version"] for each in told["versions"]]
-    colours = dict(zip(names, COLOURS * (1 + len(names) // len(COLOURS)), strict=False))
+    colours: dict[str, str] = dict(zip(names, COLOURS * (1 + len(names) // len(COLOURS)), strict=False))
     for name in names:
         some = [(at, right, count) for at, version, right, count in told["accuracy"] if version == name]
         some = [(at, right / count) for at, right, count in some if count >= LEAST]
