@@ -56,7 +56,7 @@ def picture(told: dict[str, Any]) -> str:
             color="#5d6575",
         )
     above.set(ylabel="answers that are right, %", ylim=(-3, 103))
-    above.legend(loc="lower left", frameon=False, ncols=4)
+    above.legend(loc="center left", frameon=False)
     _served(below, told, colours)
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
