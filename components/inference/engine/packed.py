@@ -16,15 +16,15 @@ from components.decoders.causal import CausalDecoder
 
 
 class MklLinear(nn.Module):
-    """fp32. MKL packs for one number of rows: passes over others take the plain product."""
+    """fp32. MKL packs for one number of rows; others are multiplied by W^T, which one row reads fastest as it lies."""
 
     def __init__(self, weight: Float[Tensor, "o d"], bias: Float[Tensor, " o"] | None, rows: int) -> None:
         super().__init__()
-        self.weight, self.bias, self.rows = weight.detach(), bias, rows
-        self.packed = torch.ops.mkl._mkl_reorder_linear_weight(self.weight, rows)
+        self.weight, self.bias, self.rows = weight.detach().T.contiguous().T, bias, rows
+        self.packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.detach(), rows) if rows > 1 else None
 
     def forward(self, tokens: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows o"]:
-        if tokens.numel() != self.rows * tokens.shape[-1]:
+        if self.packed is None or tokens.numel() != self.rows * tokens.shape[-1]:
             return F.linear(tokens, self.weight, self.bias)
         return torch.ops.mkl._mkl_linear(tokens, self.packed, self.weight, self.bias, self.rows)
 
