@@ -92,6 +92,7 @@ def test_data_that_make_it_worse_are_refused_at_the_gate(root: Path) -> None:
     assert experiments(root) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_bad_data_fail_clearly_and_register_nothing(root: Path) -> None:
     arrive(root, words("new", 80) + "no line of JSON\n" * 20)
@@ -178,6 +179,7 @@ def _lock(root: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_two_triggers_at_once_are_one_run(root: Path, tmp_path: Path) -> None:
     hold, learned = tmp_path / "hold", tmp_path / "learned"

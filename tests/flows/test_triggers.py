@@ -32,6 +32,7 @@ def ask(root: Path, prefix: str, count: int) -> None:
         traffic.flush()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_new_data_are_told_once_and_again_only_while_no_run_has_seen_to_them(
     root: Path,
@@ -79,6 +80,7 @@ def test_texts_are_found_in_what_the_server_keeps_of_each_route() -> None:
     assert [text for asked in kept for text in traffic_drift.said(asked)] == ["hello", "bye", "once", "a", "b", "star"]
 
 
+@pytest.mark.slow
 def test_an_event_becomes_a_run_with_its_payload(server: str) -> None:
     """prefect.yaml as it is shipped, on a real server; nobody works here, so that the run stays scheduled."""
     with servers.client(server) as client:

@@ -157,6 +157,7 @@ def test_espeak_speaks_the_same_whatever_was_said_before() -> None:
     assert not np.array_equal(forth[0][:5000], speak.synthesize("a big red star", "en+m1", 180, 50)[:5000])
 
 
+@pytest.mark.slow
 def test_espeak_speaks_the_same_however_much_was_said_before() -> None:
     voices = speak.VOICES["train"]  # in turn: setting a voice in one process broke three utterances in 170
     said = [speak.synthesize("a star", voices[number % len(voices)], 200, 50) for number in range(10 * len(voices))]

@@ -107,6 +107,7 @@ def test_a_recogniser_hears_the_same_letters(tmp_path: Path) -> None:
         assert torch.equal(got[1], wanted[1]) and greedy(*got) == greedy(*wanted)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_decoder_scores_rows_of_any_length(tmp_path: Path) -> None:
     torch.manual_seed(0)
