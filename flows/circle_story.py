@@ -30,18 +30,18 @@ from flows.server import ROOT
 from flows.workspace import Refused, read_yaml
 
 T = TypeVar("T")
-STEPS = {  # and what each takes on two cores that do nothing else, in seconds: the time left is told by it
-    "Prefect's server": 25,
-    "first version: train, choose, register, deploy": 110,
-    "serve it; deployments and worker": 35,
-    "steady traffic": 35,
-    "other people come, and new data": 45,
-    "retrain, gate, register, canary, promote": 170,
-    "the promoted version alone": 15,
-    "the same version on trial against itself": 50,
-    "a bad version on trial": 30,
+STEPS = {  # and what each took on two cores, in seconds: the time left is told by it
+    "Prefect's server": 16,
+    "first version: train, choose, register, deploy": 130,
+    "serve it; deployments and worker": 15,
+    "steady traffic": 37,
+    "other people come, and new data": 35,
+    "retrain, gate, register, canary, promote": 190,
+    "the promoted version alone": 10,
+    "the same version on trial against itself": 45,
+    "a bad version on trial": 16,
     "a bad version deployed, and rolled back": 30,
-    "where an answer came from": 5,
+    "where an answer came from": 15,
 }
 PATIENCE = 3600.0  # seconds for which one thing is waited for
 TELL = 20.0  # seconds between two lines while waiting
