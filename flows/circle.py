@@ -23,11 +23,10 @@ from typing import Any
 
 import psutil
 
-from components.inference.pointer import write_whole
+from components.data.durable import write_whole
 from flows import circle_page
-from flows.recorded import git
 from flows.server import ROOT
-from flows.workspace import Refused, check_checkout, merge_preset, read_yaml, write_yaml
+from flows.workspace import Refused, check_checkout, git, merge_preset, read_yaml, write_yaml
 
 FOREIGN = ("PREFECT_", "TSUMUGI_", "DVC_", "GIT_")  # variables that would lead out of the clone
 CONTINUOUS = {  # over continuous.yaml: verdicts after hundreds of users instead of tens of thousands, looks each second

@@ -14,10 +14,9 @@ from rich.console import Console
 
 from flows import registry, server
 from flows.deployments import register
-from flows.recorded import git
 from flows.server import ROOT
 from flows.watch import FINAL, Watch
-from flows.workspace import branch_workspace
+from flows.workspace import branch_workspace, git
 
 NAME = "text"
 SERVING = ROOT / ".store" / "serving"

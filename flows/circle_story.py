@@ -14,20 +14,19 @@ from typing import Any, TypeVar
 
 import httpx
 
+from components.data.durable import write_whole
 from components.inference import pointer
 from components.inference.experiment import report
 from components.inference.experiment.users import Observed
 from components.inference.experiment.verdict import verdict
-from components.inference.pointer import write_whole
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
 from flows import circle_hands as hands
 from flows import continuous_settings, gate, lineage, lineage_view, registry, rollout, trial
 from flows.circle_hands import NAME, SERVING, Broken
 from flows.circle_users import METRIC, Answer, Population, Users, texts
-from flows.recorded import git
 from flows.server import ROOT
-from flows.workspace import Refused, read_yaml
+from flows.workspace import Refused, git, read_yaml
 
 T = TypeVar("T")
 STEPS = {  # and what each took on two cores, in seconds: the time left is told by it

@@ -21,7 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from components.inference.pointer import write_whole
+from components.data.durable import write_whole
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
 from flows import continuous_settings, gate, generation, incoming, notify, rollout, trial

@@ -182,22 +182,21 @@ def gpu(_: Place) -> Iterator[Finding]:
 
 def git(place: Place) -> Iterator[Finding]:
     """A repository with a commit, an author, and no lock of a git that is gone."""
-    from flows import recorded
-    from flows.workspace import Refused
+    from flows.workspace import Refused, git
 
     try:
-        head = recorded.git(place.root, "log", "-1", "--format=%h %s").strip()
+        head = git(place.root, "log", "-1", "--format=%h %s").strip()
     except Refused as error:
         yield Finding("git", "wrong", str(error), "`git init`, and commit; or clone the project")
         return
-    changed = len(recorded.git(place.root, "status", "--porcelain").splitlines())
+    changed = len(git(place.root, "status", "--porcelain").splitlines())
     yield Finding("git", "ok", f"at {head}" + (f", {changed} files changed or new" if changed else ", clean"))
     try:
-        recorded.git(place.root, "var", "GIT_COMMITTER_IDENT")
+        git(place.root, "var", "GIT_COMMITTER_IDENT")
     except Refused as error:
         remedy = "`git config user.name NAME` and `git config user.email ADDRESS`: a version's tag has an author"
         yield Finding("git", "wrong", f"nobody to tag as: {error}", remedy)
-    lock = place.root / recorded.git(place.root, "rev-parse", "--git-path", "index.lock").strip()
+    lock = place.root / git(place.root, "rev-parse", "--git-path", "index.lock").strip()
     if lock.exists():
         yield Finding("git", "wrong", f"{lock} is held", "if no git runs here, remove it")
 

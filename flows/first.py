@@ -10,8 +10,7 @@ from pathlib import Path
 
 from components.inference.pointer import Pointer
 from flows import recorded, registry, rollout
-from flows.recorded import git
-from flows.workspace import Refused, read_yaml
+from flows.workspace import Refused, git, read_yaml
 
 
 def models(repo: Path) -> dict[str, str]:

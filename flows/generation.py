@@ -22,8 +22,7 @@ from flows import recorded, registry
 from flows.continuous_settings import Settings
 from flows.materialise import Objects
 from flows.merge import merged
-from flows.recorded import git
-from flows.workspace import Refused, branch_workspace, check_parameters, read_yaml, write_yaml
+from flows.workspace import Refused, branch_workspace, check_parameters, git, read_yaml, write_yaml
 
 PINNED = "pinned"
 MEDIA = {"image": "png|jpg|jpeg|webp", "sound": "wav|flac|ogg"}  # the files of mixed records

@@ -65,7 +65,7 @@ def seen(store: Path) -> dict[str, str]:
 
 
 def _remember(store: Path, mark: str, state: str) -> None:
-    from components.inference.pointer import write_whole
+    from components.data.durable import write_whole
 
     write_whole(store / SEEN, json.dumps(seen(store) | {mark: state}, indent=1).encode())
 

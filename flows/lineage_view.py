@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from components.inference.pointer import write_whole
+from components.data.durable import write_whole
 from flows.graph import File
 from flows.lineage import Lineage, as_dict
 from flows.recorded import Step, overlap

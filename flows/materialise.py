@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from components.data.durable import sync_folder, write_whole
 from components.inference import pointer
 from components.inference.pointer import Version
 from flows import recorded, registry
@@ -60,11 +61,11 @@ def materialise(repo: Path, name: str, version: str, serving: Path, log: Callabl
                 "files": files,
             }
             manifest |= about
-            pointer.write_whole(draft / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+            write_whole(draft / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
             if target.exists():  # it was there and is damaged; who has it open keeps it
                 target.rename(target.with_name(f".{version}.bad.part"))
             draft.rename(target)
-            pointer.sync_folder(target.parent)
+            sync_folder(target.parent)
         except (OSError, sqlite3.Error) as error:  # a full disk, no right to write; DVC's index is in SQLite
             reason = getattr(error, "strerror", None) or error
             raise Refused(

@@ -11,8 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flows.recorded import git
-from flows.workspace import Refused, dump_yaml, parse_yaml
+from flows.workspace import Refused, dump_yaml, git, parse_yaml
 
 MAPPINGS = ("params.yaml", "dvc.lock")
 

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from components.inference.pointer import write_whole
+from components.data.durable import write_whole
 from flows.lineage import Lineage
 from flows.recorded import Step
 from flows.workspace import Refused

@@ -5,9 +5,7 @@ gives the whole chain, because each stage's parameters and each input's and outp
 dvc.yaml adds what stages are for, and which output is the model of which name (`artifacts`, as DVC and GTO have it).
 """
 
-import os
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -17,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.graph import File
-from flows.workspace import Refused
+from flows.workspace import Refused, git
 
 
 @dataclass(frozen=True)
@@ -167,13 +165,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _texts(each)
-
-
-def git(repo: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """The output of a git command, run with some more variables; Refused with what git says where it fails."""
-    command, variables = ["git", "-C", str(repo), *arguments], os.environ | (environment or {})
-    done = subprocess.run(command, env=variables, check=False, capture_output=True, text=True)
-    if done.returncode:
-        reason = " ".join(done.stderr.split()) or "no such commit, branch or tag"
-        raise Refused(f"git {' '.join(arguments)} failed in {repo}: {reason}")
-    return done.stdout

@@ -15,8 +15,8 @@ from typing import Any
 
 from components.inference.pointer import check_name
 from flows import recorded
-from flows.recorded import Recorded, git
-from flows.workspace import Refused
+from flows.recorded import Recorded
+from flows.workspace import Refused, git
 
 FIRST = "v1.0.0"  # the next ones are v1.1.0, v1.2.0: a retrained model is a minor version
 

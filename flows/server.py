@@ -164,7 +164,8 @@ def _start_unless_there(url: str, say: Callable[[str], None]) -> None:
         place = httpx.URL(url)
         if _taken(url):
             raise Unavailable(f"port {place.port} is in use by another program: choose a free one (PORT=4300)")
-        own = start("server", ["prefect", "server", "start", "--host", place.host, "--port", str(place.port)], url)
+        arguments = ["prefect", "server", "start", "--host", place.host, "--port", str(place.port)]
+        own = start("server", arguments, url, PREFECT_API_URL=url)  # its pages call 4200 otherwise
     _wait_until_ready(own, say)
     with client(url) as api:
         create_automation(api)
@@ -199,6 +200,7 @@ def ensure_worker(url: str, pool: str) -> Started:
             "worker",
             ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", f"local-{os.getpid()}"],
             url,
+            PREFECT_API_URL=url,
         )
 
 
@@ -227,14 +229,13 @@ def ensure_serving(arguments: list[str], port: int, say: Callable[[str], None]) 
         return own
 
 
-def start(name: str, arguments: list[str], url: str) -> Started:
-    """Start `python -m ARGUMENTS` in a session of its own, logged to NAME.log, and write its pid file."""
+def start(name: str, arguments: list[str], url: str, **variables: str) -> Started:
+    """Start `python -m ARGUMENTS` with these variables in its own session, log it to NAME.log, write its pid file."""
     home().mkdir(parents=True, exist_ok=True)
     pid = os.posix_spawn(  # it outlives this process, of which a Popen object would complain
         sys.executable,
         [sys.executable, "-m", *arguments],
-        os.environ
-        | ({} if name == "serving" else {"PREFECT_API_URL": url}),  # the server too: its pages call 4200 otherwise
+        os.environ | variables,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),

@@ -19,8 +19,8 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.events import emit_event
 
+from components.data.durable import write_whole
 from components.inference import pointer
-from components.inference.pointer import write_whole
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
 from flows import continuous_settings, decline, incoming, traffic_drift

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,15 +81,15 @@ def fresh_workspace(root: Path, name: str) -> Path:
 
 def branch_workspace(root: Path, workspace: Path, base: str, branch: str) -> None:
     """A clone on a branch of its own, begun at the commit of `base`; one that is there is left as it is."""
-    if (workspace / ".git").exists() and _git(workspace, "branch", "--show-current").strip() == branch:
+    if (workspace / ".git").exists() and git(workspace, "branch", "--show-current").strip() == branch:
         return
     clone(root, workspace, edits=False)
     link_data(workspace, _raw_data(root))
     for name, other in (("user.name", "tsumugi"), ("user.email", "tsumugi@localhost")):
-        value = _git(root, "config", "--default", other, "--get", name).strip()  # commits are the checkout's
-        _git(workspace, "config", name, value)
-    _git(workspace, "fetch", "-q", str(root), base)
-    _git(workspace, "checkout", "-q", "--force", "-B", branch, "FETCH_HEAD")
+        value = git(root, "config", "--default", other, "--get", name).strip()  # commits are the checkout's
+        git(workspace, "config", name, value)
+    git(workspace, "fetch", "-q", str(root), base)
+    git(workspace, "checkout", "-q", "--force", "-B", branch, "FETCH_HEAD")
 
 
 def clone(root: Path, workspace: Path, edits: bool) -> None:
@@ -98,10 +99,10 @@ def clone(root: Path, workspace: Path, edits: bool) -> None:
     kept = lock.read_bytes() if lock.exists() else None
     if not (workspace / ".git").exists():
         workspace.parent.mkdir(parents=True, exist_ok=True)
-        _git(root, "clone", "-q", "--no-checkout", str(root), str(workspace))
-    _git(workspace, "fetch", "-q", str(root), "HEAD")
-    _git(workspace, "checkout", "-q", "--force", "--detach", "FETCH_HEAD")
-    _git(workspace, "clean", "-fdq")
+        git(root, "clone", "-q", "--no-checkout", str(root), str(workspace))
+    git(workspace, "fetch", "-q", str(root), "HEAD")
+    git(workspace, "checkout", "-q", "--force", "--detach", "FETCH_HEAD")
+    git(workspace, "clean", "-fdq")
     if edits:
         _copy_edits(root, workspace)
     if kept is not None:
@@ -110,8 +111,8 @@ def clone(root: Path, workspace: Path, edits: bool) -> None:
 
 
 def _copy_edits(root: Path, workspace: Path) -> None:
-    changed = _git(root, "diff", "HEAD", "--name-only", "--no-renames", "-z").split("\0")
-    untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+    changed = git(root, "diff", "HEAD", "--name-only", "--no-renames", "-z").split("\0")
+    untracked = git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
     for name in filter(None, changed + untracked):
         source, target = root / name, workspace / name
         if source.exists() or source.is_symlink():
@@ -230,8 +231,11 @@ def dump_yaml(value: Any, file: TextIO) -> None:
     _yaml().dump(value, file)
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], check=False, capture_output=True, text=True)
+def git(repo: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """The output of a git command, run with some more variables; Refused with what git says where it fails."""
+    command, variables = ["git", "-C", str(repo), *arguments], os.environ | (environment or {})
+    done = subprocess.run(command, env=variables, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise Refused(f"git {' '.join(arguments)} failed in {folder}: {done.stderr.strip()}")
+        reason = " ".join(done.stderr.split()) or "no such commit, branch or tag"
+        raise Refused(f"git {' '.join(arguments)} failed in {repo}: {reason}")
     return done.stdout

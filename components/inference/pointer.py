@@ -8,11 +8,12 @@ written, and nothing is served that does not have the hashes that were deployed.
 import hashlib
 import json
 import math
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from components.data.durable import write_whole
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?")  # GTO's names but for `/`: it is a file's and a folder's
 MODES = ("canary", "shadow")  # a canary answers its share of the users; a shadow only sees copies of requests
@@ -140,30 +141,6 @@ def _fields(found: Any, where: str, **kinds: Any) -> dict[str, Any]:
 def write(path: Path, pointer: Pointer) -> None:
     """Put the pointer in place of the one before it, whole: also when the machine loses power or its disk is full."""
     write_whole(path, (json.dumps(asdict(pointer), default=str, indent=2) + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file in place of the one before it: written beside it, synced, renamed, and the folder synced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk: a rename is not until then."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def verify(version: Version) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from components.data.durable import write_whole
 from flows.params import ParamsError, read
 
 P = TypeVar("P")
@@ -218,12 +219,7 @@ def _prepare_torch(device: str, threads: int, seed: int | None) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """The whole text or nothing, whatever is killed: a temporary name, synced, renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, text.encode("utf-8"))
 
 
 def _prune(folder: Path) -> None:

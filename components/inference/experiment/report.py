@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from components.data.durable import write_whole
 from components.inference.experiment import sample_ratio
 from components.inference.experiment.config import Design, Metric
 from components.inference.experiment.users import Log, observe
 from components.inference.experiment.verdict import Estimate, Verdict, change, duration, figure, verdict
-from components.inference.pointer import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

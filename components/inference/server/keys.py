@@ -11,7 +11,8 @@ import json
 import secrets
 from pathlib import Path
 
-from components.inference.pointer import check_name, write_whole
+from components.data.durable import write_whole
+from components.inference.pointer import check_name
 
 PREFIX = "tsu-"
 
