@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import cli_production, cli_serving, ct, leftovers, results, server, workspace
+from flows import cli_continuous, cli_production, cli_serving, leftovers, results, server, workspace
 from flows.deployments import register
 from flows.server import ROOT, Unavailable
 from flows.watch import Watch
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_serving.app)
 app.add_typer(cli_production.app)
-app.add_typer(ct.app, name="ct")
+app.add_typer(cli_continuous.app, name="ct")
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)  # logs are wide
 
 Preset = Annotated[

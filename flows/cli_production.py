@@ -38,7 +38,7 @@ def deploy(
     repo: Repo = ROOT,
 ) -> None:
     """Serve a version: its files are brought, checked, and pointed at. With --share beside the champion, on trial."""
-    from flows import rollout
+    from flows.releases import rollout
 
     if share is None:
         _say(rollout.deploy(repo, serving, name, version))
@@ -54,7 +54,7 @@ def rollback(
     repo: Repo = ROOT,
 ) -> None:
     """Serve the champion before the present one again; no version that was rolled back comes back by itself."""
-    from flows import rollout
+    from flows.releases import rollout
 
     _say((rollout.withdraw if challenger else rollout.rollback)(repo, serving, name))
 
@@ -72,7 +72,7 @@ def versions(
     plain: Plain = False,
 ) -> None:
     """List the registered versions, newest last, and where they are."""
-    from flows import registry
+    from flows.releases import registry
 
     if name is not None:
         registry.check(name)
@@ -106,15 +106,16 @@ def trace(
         _forward(repo, what, plain)
         return
     from components.inference.traffic_tables import database
-    from flows import lineage, lineage_view, openlineage
+    from flows.lineage import openlineage, view
+    from flows.lineage.trace import as_dict, trace
 
-    found = lineage.trace(repo, what, _known(database(serving)))
+    found = trace(repo, what, _known(database(serving)))
     if plain:
-        print(json.dumps(lineage.as_dict(found), indent=2))
+        print(json.dumps(as_dict(found), indent=2))
     else:
-        console.print(lineage_view.tree(found))
+        console.print(view.tree(found))
     if page:
-        lineage_view.write_page(found, page)
+        view.write_page(found, page)
         console.print(f"Page: {page}")
     if events and "://" in events:
         console.print(f"Sent {openlineage.send(found, events)} events to {events}")
@@ -129,9 +130,9 @@ def _known(url: str) -> str | None:
 
 
 def _forward(repo: Path, what: str, plain: bool) -> None:
-    from flows import lineage
+    from flows.lineage.trace import seen
 
-    found = lineage.seen(repo, what, lambda line: Console(stderr=True).print(line))
+    found = seen(repo, what, lambda line: Console(stderr=True).print(line))
     if plain:
         print(json.dumps([vars(each) for each in found], indent=2))
         return

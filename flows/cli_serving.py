@@ -66,7 +66,7 @@ def _arguments(serving: Path, pictures: Path, keys: str, host: str, port: int) -
 
 def _deploy_first(serving: Path) -> None:
     from components.inference import pointer
-    from flows import first
+    from flows.releases import first
 
     names = first.models(ROOT)
     if any(pointer.place(serving, name).exists() for name in names):
@@ -100,7 +100,7 @@ def experiment(
             known = ", ".join(row["id"] for row in rows) or "none yet"
             raise Refused(f"there is no experiment {name}: known are {known}")
         from components.inference.experiment import config, report
-        from flows import trial
+        from flows.continuous import trial
 
         design = config.design(row["config"])
         found = trial.look(traffic, design)

@@ -24,12 +24,13 @@ from prefect.states import Completed, Failed
 from components.data.durable import write_whole
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
-from flows import continuous_settings, gate, generation, incoming, notify, rollout, trial
 from flows.bridge import Bridge
-from flows.continuous_settings import Settings
-from flows.generation import Generation
+from flows.continuous import gate, generation, incoming, notify, trial
+from flows.continuous.generation import Generation
+from flows.continuous.settings import Settings, read_settings
 from flows.graph import Refused as GraphRefused
 from flows.pipeline import Watchman, pipeline
+from flows.releases import rollout
 from flows.server import ROOT
 from flows.workspace import Refused
 
@@ -62,7 +63,7 @@ def continuous_training(
         if not mine:
             return Completed(name="Joined", message=f"a run of {name} is at work: it, or the next one, sees to this")
         try:
-            settings = continuous_settings.read(root, name)
+            settings = read_settings(root, name)
             state = take_in(settings.watched(root), inbox(root, name))
             made = Generation.of(root, name, state, settings)
             known = outcome(made)

@@ -17,12 +17,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.evaluation.pages import render
 from flows.stages.runtime import Stage, StageError, start, training_seconds, write_atomically
 
 if TYPE_CHECKING:
     from components.evaluation.bootstrap import Interval
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REASONS = 5  # kinds of bad records shown for a source
 
 
@@ -160,19 +161,18 @@ def _render(
     sources: list[dict[str, Any]],
     digest: list[dict[str, Any]],
 ) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from flows.stages.claims.rows import measured
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters.update(figure=_figure, seconds=_seconds, size=_size, name=lambda text: text.replace("_", " "))
-    environment.filters.update(measured=measured)
-    environment.globals.update(track=_track, panels=_panels, metrics=METRICS)
-    return environment.get_template(TEMPLATE).render(
-        title=params.title, cards=cards, groups=groups, sources=sources, digest=digest
-    )
+    filters = {
+        "figure": _figure,
+        "seconds": _seconds,
+        "size": _size,
+        "name": lambda text: text.replace("_", " "),
+        "measured": measured,
+    }
+    parts = {"track": _track, "panels": _panels, "metrics": METRICS}
+    values = {"title": params.title, "cards": cards, "groups": groups, "sources": sources, "digest": digest}
+    return render(TEMPLATE, filters, parts | values)
 
 
 def _figure(value: float, metric: str, sign: bool = True) -> str:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.evaluation.pages import render
 from flows.stages.runtime import Stage, StageError, start, write_atomically
 
-TEMPLATE = "study.html.jinja"
+TEMPLATE = Path(__file__).with_name("study.html.jinja")
 TITLES = {  # stages in the order of the page
     "train_recall": "Far information",
     "measure_recurrence": "Time by length, against recurrent nets",
@@ -81,17 +82,12 @@ def run(params: Params, stage: Stage) -> None:
 
 
 def _render(title: str, findings: list[Any], sections: list[Section]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from flows.stages.claims.rows import measured
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters.update(measured=measured, name=lambda text: text.replace("_", " "))
+    filters = {"measured": measured, "name": lambda text: text.replace("_", " ")}
     verdicts = Counter(finding.verdict for finding in findings)
     counts = ", ".join(f"{verdict}: {count}" for verdict, count in verdicts.most_common())
-    return environment.get_template(TEMPLATE).render(title=title, findings=findings, sections=sections, counts=counts)
+    return render(TEMPLATE, filters, {"title": title, "findings": findings, "sections": sections, "counts": counts})
 
 
 def _png(figure: Any) -> bytes:

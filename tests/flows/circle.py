@@ -169,7 +169,7 @@ def words(prefix: str, count: int, wrong: bool = False) -> str:
 
 def build(root: Path) -> None:
     """The repository with its first version deployed in .store/serving."""
-    from flows import registry, rollout
+    from flows.releases import registry, rollout
 
     for path, text in (FILES | {"base.jsonl": words("old", 200)}).items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)

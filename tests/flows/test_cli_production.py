@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from components.inference import pointer
-from flows import registry
 from flows.cli_production import app
+from flows.releases import registry
 from flows.workspace import Refused
 from tests.flows.released import NAME
 

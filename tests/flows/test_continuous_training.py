@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from components.inference import pointer
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
-from flows import registry
+from flows.releases import registry
 from tests.flows.circle import NAME, Users, serving, words
 from tests.flows.tools import commit, git, start, status, until
 

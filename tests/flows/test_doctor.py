@@ -11,8 +11,9 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from flows import doctor, registry, rollout
+from flows import doctor
 from flows.doctor import Finding
+from flows.releases import registry, rollout
 from tests.flows.released import NAME, contents, set_remote
 from tests.flows.tools import commit, free_port, git, start
 

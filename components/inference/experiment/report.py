@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.data.durable import write_whole
+from components.evaluation.pages import render
 from components.inference.experiment import sample_ratio
 from components.inference.experiment.config import Design, Metric
 from components.inference.experiment.users import Log, observe
@@ -58,26 +59,22 @@ def as_json(design: Design, verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def page(design: Design, verdicts: Sequence[Verdict]) -> str:
     """HTML; the last of the verdicts is the one that counts, all of them make the figure."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters.update(figure=figure, change=change, duration=duration)
     *_, last = verdicts
     metrics = design.primary + design.guardrails
     users = [each.champion_users + each.challenger_users for each in verdicts]
     histories = zip(*(each.estimates for each in verdicts), strict=True)
     pictures = [_picture(design, metric, users, some) for metric, some in zip(metrics, histories, strict=True)]
-    return environment.get_template("report.html.jinja").render(
-        design=design,
-        last=last,
-        title=TITLES[last.decision],
-        rows=list(zip(last.estimates, metrics, strict=True)),
-        pictures=pictures,
-        alarm=sample_ratio.ALARM,
-        looks=len(verdicts),
-    )
+    values = {
+        "design": design,
+        "last": last,
+        "title": TITLES[last.decision],
+        "rows": list(zip(last.estimates, metrics, strict=True)),
+        "pictures": pictures,
+        "alarm": sample_ratio.ALARM,
+        "looks": len(verdicts),
+    }
+    filters = {"figure": figure, "change": change, "duration": duration}
+    return render(Path(__file__).with_name("report.html.jinja"), filters, values)
 
 
 def write(folder: Path, design: Design, verdicts: Sequence[Verdict]) -> None:

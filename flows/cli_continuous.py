@@ -1,0 +1,64 @@
+"""`tsumugi ct`: the part of the command that looks after continuous training.
+
+Exit status: 0 done; 1 a retraining failed; 2 refused, and nothing was changed.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows import server
+from flows.continuous.settings import read_settings
+from flows.server import ROOT
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Continuous training: start it, and look at it.")
+console = Console(highlight=False, soft_wrap=True)
+Name = Annotated[str, typer.Argument(help="A model of continuous.yaml.")]
+SERVING = ROOT / ".store" / "serving"
+
+
+@app.command()
+def start(name: Name) -> None:
+    """Have a model retrained on what is new, in a run of the deployment `continuous` that this starts."""
+    from flows.deployments import register
+
+    read_settings(ROOT, name)  # refuse before a server is started
+    url = server.ensure_server(None, console.print)
+    with server.client(url) as client:
+        server.ensure_worker(url, register(client, ROOT))
+        deployment = client.get("/deployments/name/continuous-training/continuous").raise_for_status().json()
+        wanted = {"parameters": {"name": name, "reason": "a person"}, "state": {"type": "SCHEDULED"}, "tags": [name]}
+        run = client.post(f"/deployments/{deployment['id']}/create_flow_run", json=wanted).raise_for_status().json()
+    console.print(f"Run {run['name']}: {url.removesuffix('/api')}/runs/flow-run/{run['id']}")
+
+
+@app.command()
+def outcomes() -> None:
+    """List how the retrainings of this checkout ended, newest last."""
+    table = Table("model", "generation", "outcome", "version", "why", box=None, pad_edge=False)
+    files = [path for path in (ROOT / ".store" / "continuous").glob("*/*.json") if path.stem != "told"]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime):
+        ended = json.loads(path.read_text())
+        why = "; ".join(ended["reasons"])
+        table.add_row(ended["name"], ended["key"], ended["outcome"], ended.get("version", ""), why)
+    console.print(table if files else "nothing was retrained yet")
+
+
+@app.command()
+def thumbs(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="Gets pairs.jsonl and thumbs.jsonl.")],
+    serving: Path = SERVING,
+) -> None:
+    """Write people's thumbs as preference data, which `ingest` takes."""
+    from components.inference.traffic import Traffic
+    from components.inference.traffic_tables import database
+    from flows.continuous.preferences import export
+
+    with Traffic(database(serving)) as traffic:
+        pairs, judged = export(traffic, name, folder)
+    console.print(f"{pairs} pairs and {judged} judged answers in {folder}")

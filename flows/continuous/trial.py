@@ -1,0 +1,89 @@
+"""A challenger's trial: beside the champion for a share of the users, judged at any look, ended by a verdict.
+
+The experiment's row in the traffic database and the pointer are its state: all of this may be done again after a kill.
+"""
+
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from components.inference import pointer
+from components.inference.experiment.config import ARMS, Design
+from components.inference.experiment.report import timeline
+from components.inference.experiment.users import observe
+from components.inference.experiment.verdict import Verdict, verdict
+from components.inference.traffic import Traffic
+from flows.releases import rollout
+from flows.workspace import Refused
+
+
+def begin(repo: Path, serving: Path, traffic: Traffic, name: str, version: str, design: Design) -> None:
+    """Put the version on trial; nothing where its experiment has begun, or has ended.
+
+    Raises:
+        Refused: nothing is deployed under the name, or another version is on trial.
+    """
+    try:
+        now = pointer.read(pointer.place(serving, name))
+    except (FileNotFoundError, ValueError) as error:
+        raise Refused(f"{name} is not served from {serving}: {error}") from None
+    row = _row(traffic, name, design.experiment)
+    if row and row["state"] == "ended":
+        return
+    other = now.challenger
+    if other and other.experiment != design.experiment:
+        raise Refused(
+            f"{name}: {other.version} is on trial (experiment {other.experiment}): wait, or end it by "
+            f"`tsumugi rollback {name} --challenger`"
+        )
+    if not row:
+        traffic.add_experiment(design.experiment, name, now.champion.version, version, asdict(design))
+    rollout.challenge(repo, serving, name, version, design.share, "canary", design.experiment)
+    if not row or row["state"] == "planned":
+        traffic.change_experiment(design.experiment, state="running", started=time.time())
+
+
+def look(traffic: Traffic, design: Design) -> Verdict:
+    """The verdict on what was logged so far. ValueError for values that a metric's kind does not allow."""
+    return verdict(design, observe(*_logs(traffic, design)))
+
+
+def history(traffic: Traffic, design: Design) -> list[Verdict]:
+    """The verdicts that were to be had from the first request on. ValueError where there is none."""
+    return timeline(design, *_logs(traffic, design))
+
+
+def _logs(traffic: Traffic, design: Design) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Which users were seen, and each metric's outcomes, by arm."""
+
+    def arms(metric: str) -> dict[str, Any]:
+        return {arm: log for arm, log in traffic.outcomes(design.experiment, metric).items() if arm in ARMS}
+
+    return arms("failed"), {metric.name: arms(metric.name) for metric in design.primary + design.guardrails}
+
+
+def end(traffic: Traffic, name: str, design: Design, found: Verdict, decision: str) -> None:
+    """Write the verdict down, once; `decision` may be "keep" where patience ended before a verdict."""
+    content = json.loads(json.dumps(asdict(found) | {"decision": decision}, default=str), parse_constant=lambda _: None)
+    row = _row(traffic, name, design.experiment)
+    if row and row["state"] != "ended":
+        traffic.change_experiment(design.experiment, state="ended", verdict=content, ended=time.time())
+
+
+def ended(traffic: Traffic, name: str, experiment: str) -> dict[str, Any] | None:
+    """The verdict of an experiment that has ended."""
+    row = _row(traffic, name, experiment)
+    return row["verdict"] if row and row["state"] == "ended" else None
+
+
+def remaining(traffic: Traffic, name: str, experiment: str, patience: float) -> float:
+    """Seconds of patience that are left of a running experiment."""
+    row = _row(traffic, name, experiment)
+    return patience - (time.time() - row["started"]) if row and row["started"] else math.inf
+
+
+def _row(traffic: Traffic, name: str, experiment: str) -> dict[str, Any] | None:
+    return next((row for row in traffic.experiments(name) if row["id"] == experiment), None)
