@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds; the median counts (default: 3)")
     arguments = parser.parse_args()
-    from flows import server
+    from flows import processes, server
     from tests.flows.tools import free_port
 
     with tempfile.TemporaryDirectory() as folder:
@@ -172,7 +172,7 @@ def main() -> None:
         try:
             found = measure(Path(folder), arguments.repeat)
         finally:
-            server.stop("server")
+            processes.stop("server")
     figures = compare(found)
     print(f"{'':46}  clock     CPU")
     for name, (wall, used) in found.items():

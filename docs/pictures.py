@@ -9,9 +9,10 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from flows import server
+from flows.workspace import ROOT
 
-PICTURES = server.ROOT / "docs" / "pictures"
-REPORT = server.ROOT / "reports" / "report.html"
+PICTURES = ROOT / "docs" / "pictures"
+REPORT = ROOT / "reports" / "report.html"
 SETTLE = 4000  # ms in which the graph finds its layout
 
 

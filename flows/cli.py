@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import cli_continuous, cli_production, cli_serving, leftovers, results, server, workspace
+from flows import cli_continuous, cli_production, cli_serving, leftovers, processes, results, server, workspace
 from flows.deployments import register
-from flows.server import ROOT, Unavailable
+from flows.processes import Unavailable
 from flows.watch import Watch
-from flows.workspace import Refused
+from flows.workspace import ROOT, Refused
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -58,10 +58,10 @@ def run(preset: Preset = None, group: Groups = None, data: Data = None, port: Po
     """
     folder = _workspace(preset, data)
     workspace.check_parameters(folder)
-    anew = not (server.started("server") or server.started("worker"))
+    anew = not (processes.started("server") or processes.started("worker"))
     url = server.ensure_server(port, console.print)
     with server.client(url) as client:
-        if anew and server.started("server"):
+        if anew and processes.started("server"):
             for name in leftovers.crash(client):
                 console.print(f"Run {name} of an earlier start had lost its process: marked Crashed")
         server.ensure_worker(url, register(client, ROOT))
@@ -121,12 +121,12 @@ def preset(
 @app.command()
 def stop() -> None:
     """Stop the servers and the worker that were started here, with the runs that they hold; nothing else."""
-    own = server.started("server")
-    if own and server.started("worker"):
+    own = processes.started("server")
+    if own and processes.started("worker"):
         with server.client(own.url) as client:
             for run in leftovers.cancel(client):
                 console.print(f"Cancelled run {run}")
-    stopped = [process for name in ("serving", "worker", "server") if (process := server.stop(name))]
+    stopped = [process for name in ("serving", "worker", "server") if (process := processes.stop(name))]
     for process in stopped:
         console.print(f"Stopped the {process.name} (process {process.pid})")
     if not stopped:
@@ -138,9 +138,9 @@ def status(port: Port = None) -> None:
     """Show the server, the worker, the last runs, and when the next one is scheduled."""
     url = server.address(port)
     for name in ("server", "worker", "serving"):
-        own = server.started(name)
+        own = processes.started(name)
         console.print(
-            f"{name:10}{f'process {own.pid}, started here, log {server.log(name)}' if own else 'none started here'}"
+            f"{name:10}{f'process {own.pid}, started here, log {processes.log(name)}' if own else 'none started here'}"
         )
     if not server.answers(url):
         raise Unavailable(f"no Prefect server answers at {url}: `make run` starts one")
@@ -180,7 +180,7 @@ def main() -> NoReturn:
     except (Refused, Unavailable) as error:
         print(f"tsumugi: {error}", file=sys.stderr)
     except httpx.HTTPError as error:
-        print(f"tsumugi: the Prefect server failed ({error}): see {server.log('server')}", file=sys.stderr)
+        print(f"tsumugi: the Prefect server failed ({error}): see {processes.log('server')}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from flows import server
 from flows.continuous.settings import read_settings
-from flows.server import ROOT
+from flows.workspace import ROOT
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Continuous training: start it, and look at it.")
 console = Console(highlight=False, soft_wrap=True)

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.inference.pointer import MODES, Pointer
-from flows.server import ROOT
-from flows.workspace import Refused
+from flows.workspace import ROOT, Refused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)

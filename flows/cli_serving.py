@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import server
-from flows.server import ROOT
-from flows.workspace import Refused
+from flows import processes, server
+from flows.workspace import ROOT, Refused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -54,7 +53,7 @@ def up(
     url = server.ensure_server(None, console.print)
     with server.client(url) as client:
         server.ensure_worker(url, register(client, ROOT))
-    own = server.ensure_serving(_arguments(serving, pictures, keys, "127.0.0.1", port), port, console.print)
+    own = processes.ensure_serving(_arguments(serving, pictures, keys, "127.0.0.1", port), port, console.print)
     console.print(f"flows   {url.removesuffix('/api')}\nmodels  {own.url}")
 
 

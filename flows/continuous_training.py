@@ -31,8 +31,7 @@ from flows.continuous.settings import Settings, read_settings
 from flows.graph import Refused as GraphRefused
 from flows.pipeline import Watchman, pipeline
 from flows.releases import rollout
-from flows.server import ROOT
-from flows.workspace import Refused
+from flows.workspace import ROOT, Refused
 
 FINAL = ("Promoted", "Kept", "Stopped", "Declined")  # a generation that ended so is not begun again
 REFUSALS = (Refused, GraphRefused, ValueError)

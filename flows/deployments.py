@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 from ruamel.yaml import YAML
 
-from flows.server import Unavailable, create_automation
+from flows.processes import Unavailable
+from flows.server import create_automation
 
 
 def register(client: httpx.Client, root: Path) -> str:

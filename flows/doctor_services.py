@@ -12,7 +12,7 @@ import httpx
 import psutil
 
 from components.inference import pointer, traffic_tables
-from flows import server, workspace
+from flows import processes, server, workspace
 from flows.doctor import Finding, Place
 from flows.graph import one_line
 from flows.workspace import Refused
@@ -101,7 +101,7 @@ def prefect(_: Place) -> Iterator[Finding]:
     """Whether the server answers and has a worker; else whether its port is free for one."""
     try:
         url = server.address()
-    except server.Unavailable as error:
+    except processes.Unavailable as error:
         yield Finding("prefect", "wrong", str(error), "`make stop`, and start again")
         return
     if not server.answers(url):

@@ -30,8 +30,9 @@ from flows import artifacts
 from flows.bridge import Bridge
 from flows.graph import Refused, choose
 from flows.machine import Machine, find_devices
+from flows.processes import Unavailable
 from flows.schedule import Outcome, Schedule, reason
-from flows.server import Unavailable, ensure_server
+from flows.server import ensure_server
 
 
 @flow(persist_result=False)

@@ -15,8 +15,7 @@ from prefect.states import Failed
 
 from flows.bridge import Bridge
 from flows.pipeline import pipeline
-from flows.server import ROOT
-from flows.workspace import Refused, check_parameters, fresh_workspace
+from flows.workspace import ROOT, Refused, check_parameters, fresh_workspace
 
 
 @flow(persist_result=False)

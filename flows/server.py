@@ -1,27 +1,20 @@
-"""The Prefect server and worker of this checkout: found, or started and later stopped by pid file.
+"""The Prefect server and worker of this checkout: found, or started.
 
-What answers at PREFECT_API_URL, or at the port, is used as it is; only what was started here is ever stopped. What a
-started server keeps (SQLite database, logs, pid files) lies under `.store/prefect`, unless PREFECT_HOME says otherwise.
-Nothing here imports Prefect at the top, because Prefect reads its settings from the environment while it is imported.
-A pid alone proves nothing after a reboot, so a pid file also holds the moment when that process was born.
+What answers at PREFECT_API_URL, or at the port, is used as it is. A started server keeps its SQLite database beside its
+log and its pid file (flows/processes.py). Nothing here imports Prefect at the top, because Prefect reads its settings
+from the environment while it is imported.
 """
 
-import fcntl
-import json
 import os
-import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import httpx
-import psutil
 
-ROOT = Path(__file__).resolve().parents[1]
+from flows.processes import Started, Unavailable, alone, last_line, log, start, started, stop, taken
+from flows.workspace import ROOT
+
 READY_SECONDS = 600  # a first start makes the database, 22 s of CPU: once 220 s on two cores with eight users
 BUSY_SECONDS = 30  # a server beside stages that take every core was silent for 15
 TELL_SECONDS = 15  # between two lines while it starts
@@ -70,32 +63,6 @@ CRASH_SILENT_RUNS = {
 }
 
 
-class Unavailable(RuntimeError):
-    """No server can be had; one line with the reason and the remedy."""
-
-
-@dataclass(frozen=True)
-class Started:
-    """A process that was started here, as its pid file tells it."""
-
-    name: str  # "server" or "worker" (Prefect's), or "serving"
-    pid: int
-    born: float  # seconds since the epoch, as the kernel tells it
-    url: str  # address that it serves, or polls
-
-    def alive(self) -> bool:
-        try:
-            process = psutil.Process(self.pid)
-            return process.create_time() == self.born and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-
-def home() -> Path:
-    """Where Prefect keeps its database, and this project its logs and pid files."""
-    return Path(os.environ.get("PREFECT_HOME", SETTINGS["PREFECT_HOME"]))
-
-
 def ensure_server(port: int | None = None, say: Callable[[str], None] = print) -> str:
     """The API address of a Prefect server that answers; a local one is started when none does.
 
@@ -113,7 +80,7 @@ def ensure_server(port: int | None = None, say: Callable[[str], None] = print) -
         os.environ.setdefault(name, value)
     url = address(port)
     if "PREFECT_API_URL" not in os.environ:
-        with _alone():
+        with alone():
             _start_unless_there(url, say)
     elif not answers(url):
         raise Unavailable(f"PREFECT_API_URL={url} does not answer: start that server, or unset PREFECT_API_URL")
@@ -162,7 +129,7 @@ def _start_unless_there(url: str, say: Callable[[str], None]) -> None:
     own = started("server")
     if not own:
         place = httpx.URL(url)
-        if _taken(url):
+        if taken(url):
             raise Unavailable(f"port {place.port} is in use by another program: choose a free one (PORT=4300)")
         arguments = ["prefect", "server", "start", "--host", place.host, "--port", str(place.port)]
         own = start("server", arguments, url, PREFECT_API_URL=url)  # its pages call 4200 otherwise
@@ -180,7 +147,7 @@ def _wait_until_ready(server: Started, say: Callable[[str], None]) -> None:
             say(f"Prefect server: still starting after {told - begin:.0f} s")
         if not server.alive():
             raise Unavailable(
-                f"the Prefect server ended while starting: {_last_line(log('server'))} (log: {log('server')})"
+                f"the Prefect server ended while starting: {last_line(log('server'))} (log: {log('server')})"
             )
         if time.monotonic() - begin > READY_SECONDS:
             stop("server")
@@ -191,7 +158,7 @@ def _wait_until_ready(server: Started, say: Callable[[str], None]) -> None:
 
 def ensure_worker(url: str, pool: str) -> Started:
     """The worker of this checkout that polls the pool, started if there is none."""
-    with _alone():
+    with alone():
         own = started("worker")
         if own and own.url == url:
             return own
@@ -204,80 +171,6 @@ def ensure_worker(url: str, pool: str) -> Started:
         )
 
 
-def ensure_serving(arguments: list[str], port: int, say: Callable[[str], None]) -> Started:
-    """The models' server of this checkout on 127.0.0.1, started if there is none.
-
-    Args:
-        arguments: of `python -m`, as flows/stages/serving.py takes them.
-
-    Raises:
-        Unavailable: another program has the port, or the server ended while it started.
-    """
-    with _alone():
-        own = started("serving")
-        if own:
-            return own
-        url = f"http://127.0.0.1:{port}"
-        if _taken(url):
-            raise Unavailable(f"port {port} is in use by another program: choose a free one (--port)")
-        own = start("serving", arguments, url)
-        say(f"models' server: starting at {url} (log: {log('serving')})")
-        while not _taken(url):
-            if not own.alive():
-                raise Unavailable(f"the models' server ended: {_last_line(log('serving'))} (log: {log('serving')})")
-            time.sleep(0.3)
-        return own
-
-
-def start(name: str, arguments: list[str], url: str, **variables: str) -> Started:
-    """Start `python -m ARGUMENTS` with these variables in its own session, log it to NAME.log, write its pid file."""
-    home().mkdir(parents=True, exist_ok=True)
-    pid = os.posix_spawn(  # it outlives this process, of which a Popen object would complain
-        sys.executable,
-        [sys.executable, "-m", *arguments],
-        os.environ | variables,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
-    own = Started(name, pid, psutil.Process(pid).create_time(), url)
-    _pid_file(name).write_text(json.dumps(asdict(own)))
-    return own
-
-
-def started(name: str) -> Started | None:
-    """The process of this name that was started here, if it is still alive."""
-    try:
-        own = Started(**json.loads(_pid_file(name).read_text()))
-    except FileNotFoundError:
-        return None
-    return own if own.alive() else None
-
-
-def stop(name: str, patience: float = 30) -> Started | None:
-    """End what was started here: SIGTERM to its process group, SIGKILL after `patience` seconds.
-
-    Returns what ran, or None.
-    """
-    own = started(name)
-    if own:
-        process = psutil.Process(own.pid)
-        for kind, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5)):
-            try:
-                os.killpg(own.pid, kind)
-                process.wait(seconds)
-                break
-            except (ProcessLookupError, psutil.NoSuchProcess):
-                break
-            except psutil.TimeoutExpired:
-                continue
-    _pid_file(name).unlink(missing_ok=True)
-    return own
-
-
 def answers(url: str) -> bool:
     """Whether a Prefect API answers at this address."""
     try:
@@ -285,11 +178,6 @@ def answers(url: str) -> bool:
         return reply.status_code == 200 and reply.json() is True
     except (httpx.HTTPError, ValueError):
         return False
-
-
-def log(name: str) -> Path:
-    """The log file of what was started under this name."""
-    return home() / f"{name}.log"
 
 
 def create_automation(api: httpx.Client) -> None:
@@ -300,29 +188,5 @@ def create_automation(api: httpx.Client) -> None:
         api.post("/automations/", json=CRASH_SILENT_RUNS).raise_for_status()
 
 
-def _pid_file(name: str) -> Path:
-    return home() / f"{name}.pid.json"
-
-
 def _url(port: int) -> str:
     return f"http://127.0.0.1:{port}/api"
-
-
-def _taken(url: str) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(5)
-        return probe.connect_ex((httpx.URL(url).host, httpx.URL(url).port)) == 0
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Two runs started at once must not start two servers on one database."""
-    home().mkdir(parents=True, exist_ok=True)
-    with (home() / "start.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from flows.server import Unavailable, log, started
+from flows.processes import Unavailable, log, started
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")  # https://docs.prefect.io/v3/concepts/states
 BROKEN = ("FAILED", "CRASHED")

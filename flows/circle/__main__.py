@@ -25,8 +25,7 @@ import psutil
 
 from components.data.durable import write_whole
 from flows.circle.page import page
-from flows.server import ROOT
-from flows.workspace import Refused, check_checkout, git, merge_preset, read_yaml, write_yaml
+from flows.workspace import ROOT, Refused, check_checkout, git, merge_preset, read_yaml, write_yaml
 
 FOREIGN = ("PREFECT_", "TSUMUGI_", "DVC_", "GIT_")  # variables that would lead out of the clone
 CONTINUOUS = {  # over continuous.yaml: verdicts after hundreds of users instead of tens of thousands, looks each second

@@ -12,12 +12,11 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from flows import server
+from flows import processes, server
 from flows.deployments import register
 from flows.releases import registry
-from flows.server import ROOT
 from flows.watch import FINAL, Watch
-from flows.workspace import branch_workspace, git
+from flows.workspace import ROOT, branch_workspace, git
 
 NAME = "text"
 SERVING = ROOT / ".store" / "serving"
@@ -86,7 +85,7 @@ def serve(until: Until, say: Say) -> str:
     """The models' server, ready; its address."""
     port = free_port()
     arguments = ["--serving", str(SERVING), "--keys", "none", "--host", "127.0.0.1", "--port", str(port)]
-    own = server.ensure_serving(["flows.stages.serving", *arguments], port, lambda line: say(f"    {line}"))
+    own = processes.ensure_serving(["flows.stages.serving", *arguments], port, lambda line: say(f"    {line}"))
     until(lambda: httpx.get(f"{own.url}/readyz", timeout=60).status_code == httpx.codes.OK, "the models' server")
     return own.url
 

@@ -30,8 +30,7 @@ from flows.continuous.settings import read_settings
 from flows.lineage import view
 from flows.lineage.trace import as_dict, trace
 from flows.releases import registry, rollout
-from flows.server import ROOT
-from flows.workspace import Refused, git, read_yaml
+from flows.workspace import ROOT, Refused, git, read_yaml
 
 T = TypeVar("T")
 STEPS = {  # and what each took on two cores, in seconds: the time left is told by it

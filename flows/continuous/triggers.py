@@ -28,8 +28,7 @@ from flows.continuous.generation import Generation
 from flows.continuous.notify import resource
 from flows.continuous.settings import Settings, models, read_settings
 from flows.continuous_training import alone, inbox, outcome, store
-from flows.server import ROOT
-from flows.workspace import Refused
+from flows.workspace import ROOT, Refused
 
 AGAIN = 900.0  # seconds, after which data that no run has seen through are told again
 Mark = tuple[str, str, dict[str, Any]]  # event, what it is told once for, payload

@@ -21,7 +21,7 @@ DVC = {
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API address of a real server on a free port, its settings those of this process."""
-    from flows import server
+    from flows import processes, server
 
     before = dict(os.environ)
     os.environ.pop("PREFECT_API_URL", None)
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         yield server.ensure_server(free_port(), lambda line: None)
     finally:
-        server.stop("server")
+        processes.stop("server")
         os.environ.clear()
         os.environ.update(before)
 

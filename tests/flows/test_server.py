@@ -14,8 +14,9 @@ from typing import ClassVar
 import psutil
 import pytest
 
+from flows import processes
 from flows import server as servers
-from flows.server import Started, Unavailable
+from flows.processes import Started, Unavailable
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_an_answering_server_is_used(server: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("PREFECT_API_URL")
     assert servers.ensure_server(int(server.split(":")[2].removesuffix("/api"))) == server
     assert os.environ["PREFECT_API_URL"] == server
-    assert servers.stop("server") is None, "it was not started here"
+    assert processes.stop("server") is None, "it was not started here"
     assert servers.answers(server)
 
 
@@ -93,23 +94,23 @@ def test_a_second_server_of_one_checkout_is_refused(home: Path) -> None:
             servers.ensure_server(4399)
         assert servers.address() == own.url
     finally:
-        servers.stop("server")
+        processes.stop("server")
 
 
 def test_stop_ends_what_was_started_here(home: Path) -> None:
     own = sleeper(home)
-    assert servers.started("worker") == own
-    assert servers.stop("worker") == own
+    assert processes.started("worker") == own
+    assert processes.stop("worker") == own
     assert not own.alive()
-    assert servers.stop("worker") is None
+    assert processes.stop("worker") is None
 
 
 def test_stop_spares_a_process_that_took_over_the_number(home: Path) -> None:
     own = sleeper(home)
     try:
         (home / "worker.pid.json").write_text(json.dumps(asdict(replace(own, born=own.born - 60))))
-        assert servers.started("worker") is None
-        assert servers.stop("worker") is None
+        assert processes.started("worker") is None
+        assert processes.stop("worker") is None
         assert own.alive()
     finally:
         os.kill(own.pid, signal.SIGKILL)
@@ -118,7 +119,7 @@ def test_stop_spares_a_process_that_took_over_the_number(home: Path) -> None:
 
 def test_stop_kills_what_does_not_listen(home: Path) -> None:
     own = sleeper(home, code="signal.signal(signal.SIGTERM, signal.SIG_IGN)")
-    assert servers.stop("worker", patience=0.2) == own
+    assert processes.stop("worker", patience=0.2) == own
     assert not own.alive()
 
 
@@ -129,7 +130,7 @@ def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
         port = free.getsockname()[1]
     with pytest.raises(Unavailable, match="the Prefect server ended while starting: .*log: "):
         servers.ensure_server(port, [].append)
-    assert servers.stop("server") is None
+    assert processes.stop("server") is None
 
 
 class Locked(BaseHTTPRequestHandler):

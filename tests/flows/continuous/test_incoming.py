@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.flows.test_remotes import s3
+from tests.flows.releases.test_remotes import s3
 
 from flows.continuous import incoming
 from flows.workspace import Refused
