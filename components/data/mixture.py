@@ -35,11 +35,11 @@ def records(
             fields.setdefault(ORIGIN, source)
             media = None if kind == "text" else record[kind]
             key = f"{source}/{record['key']}".replace(".", "_")  # in a tar, the first dot ends the name
-            yield Record(key, fields, media, extension(media) if media else "")
+            yield Record(key, fields, media, extension(media, kind) if media else "")
 
 
-def extension(media: bytes) -> str:
-    """Of a picture's or sound's file, by how it begins."""
+def extension(media: bytes, kind: Kind) -> str:
+    """Of a picture's or sound's file, by how it begins; the kind's name for a format that is not known here."""
     if media[:4] == b"RIFF" and media[8:12] == b"WEBP":
         return "webp"
-    return next(name for signature, name in SIGNATURES.items() if media.startswith(signature))
+    return next((name for signature, name in SIGNATURES.items() if media.startswith(signature)), kind)

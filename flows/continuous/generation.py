@@ -18,14 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.data.config import Kind, Source
+from components.data.sources import FIELDS
 from flows.continuous.merge import merged
 from flows.continuous.settings import Settings
+from flows.params import build, load
 from flows.releases import recorded, registry
 from flows.releases.materialise import Objects
 from flows.workspace import Refused, branch_workspace, check_parameters, git, read_yaml, write_yaml
 
 PINNED = "pinned"
-MEDIA = {"image": "png|jpg|jpeg|webp", "sound": "wav|flac|ogg"}  # the files of mixed records
+MEDIA = {"image": "png|jpg|jpeg|webp", "sound": "wav|flac|ogg|sound"}  # the files of mixed records (mixture.py)
+WORLD = {  # what the records of the generated world hold (components/data/world/views.py)
+    "pictures": ("image", "text", "text_ja", "label", "changed"),
+    "text": ("text", "language", "label"),
+    "speech": ("sound", "text", "voice", "label"),
+}
 
 
 @dataclass(frozen=True)
@@ -193,12 +201,14 @@ def _add(params: Any, generation: Generation, settings: Settings, classes: list[
         ) from None
     old, new, mixed = str(trained["source"]), generation.new, generation.mixed
     source = {**settings.entry["source"], "path": f"{PINNED}/{new}"}
-    labelled = "label" in source.get("fields", {})
-    known = (
-        {"classes": list(source.get("classes") or classes)} if labelled and (source.get("classes") or classes) else {}
-    )
+    labels = list(settings.source.classes) or classes
+    known = {"classes": labels} if labels and "label" in _fields(settings.source) else {}
     params["sources"][new] = source | known
-    params["sources"][mixed] = _mixed_source(settings, f"data/mixed/{new}") | known
+    before = build(f"sources.{old}", Source, load(str(generation.folder / "params.yaml")))
+    both = [name for name in _fields(settings.source) if name in _fields(before) and (name != "label" or classes)]
+    params["sources"][mixed] = _mixed_source(settings.source.kind, both, f"data/mixed/{new}") | (
+        known if "label" in both else {}
+    )
     machine = {key: trained[key] for key in ("threads", "device")}
     params["mix"][new] = {"old": old, "new": new, "replay": settings.replay}
     pinned = f"{PINNED}/{generation.champion}"
@@ -214,9 +224,15 @@ def _add(params: Any, generation: Generation, settings: Settings, classes: list[
     trained["source"] = mixed
 
 
-def _mixed_source(settings: Settings, path: str) -> dict[str, Any]:
-    kind = settings.source.kind
-    names = [*(name for name in settings.source.fields if name != kind), "origin"]
+def _fields(source: Source) -> tuple[str, ...]:
+    """What every record of a source holds."""
+    return WORLD[source.world.view] if source.world else tuple(FIELDS.get(source.layout) or source.fields)
+
+
+def _mixed_source(kind: Kind, both: list[str], path: str) -> dict[str, Any]:
+    """both: what the records of both sets hold, for one that lacks a field is a bad one; labels only where the model
+    knows classes, since a replay may lose all that train has of one."""
+    names = [*(name for name in both if name != kind), "origin"]
     splits = {split: f"{split}/*" for split in ("train", "valid", "test")}
     if kind == "text":
         fields = {name: name for name in ["text", *names]}

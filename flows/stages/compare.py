@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from components.inference.server.served import Kind
 
 WARM = 3  # requests of each model before one counts
+SHOWN = 20  # slices of the picture: those that lose most
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Params:
     frozen: Annotated[str, Reference("sources")]  # whose test split the champion was tested on
     fresh: Annotated[str, Reference("sources")]  # whose test split is of the new data
     slices: list[str] = field(default_factory=lambda: ["label"])  # fields by whose values both sets are cut
+    caption: str = "text"  # the field that holds the text: a picture's caption may have another name
     rule: Rule = field(default_factory=Rule)
     samples: Annotated[int, Within(ge=100, le=100_000)] = 2000  # of the bootstrap
     requests: Annotated[int, Within(ge=10)] = 100  # single ones of each model, timed
@@ -65,7 +67,7 @@ def run(params: Params, stage: Stage) -> None:
     import torch
 
     from components.evaluation.gate import refusals
-    from flows.stages.judges.models import served
+    from flows.stages.judges.models import NEEDS, served
     from flows.stages.judges.units import METRICS
 
     try:
@@ -74,10 +76,12 @@ def run(params: Params, stage: Stage) -> None:
         if about.kind != other.kind:
             raise ValueError(f"{params.champion} is a {about.kind}, {params.challenger} a {other.kind}")
         models = champion, challenger
-        sides = {name: compare(params, stage.root, name, about.kind, models) for name in ("fresh", "frozen")}
+        needs = {NEEDS[each.stage] for each in (about, other)}
+        tests = {name: _test(params, stage.root, getattr(params, name), needs) for name in ("fresh", "frozen")}
+        sides = {name: compare(params, about.kind, models, *test) for name, test in tests.items()}
+        seconds = latency(about.kind, models, tests["fresh"][0], params.requests)
     except ValueError as error:
         raise StageError(str(error)) from error
-    seconds = latency(about.kind, models, _test(stage.root, params.fresh)[0], params.requests)
     sizes = [sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) for folder in folders]
     slower, larger = seconds[1] / seconds[0], sizes[1] / sizes[0]
     slices = {f"{name} {key}": each for name, side in sides.items() for key, each in side.slices.items()}
@@ -102,18 +106,16 @@ def run(params: Params, stage: Stage) -> None:
     report(stage, gate, sides)
 
 
-def compare(params: Params, root: Path, name: str, kind: "Kind", models: tuple[Any, Any]) -> Side:
-    """Both models on the test split of `params.frozen` or `params.fresh`. ValueError where it has no record."""
+def compare(
+    params: Params, kind: "Kind", models: tuple[Any, Any], records: list[dict[str, Any]], classes: list[str]
+) -> Side:
+    """Both models on a test split. classes: what the numbers of its labels mean."""
     import numpy as np
 
     from components.evaluation.bootstrap import bootstrap
     from components.evaluation.gate import Slice
     from flows.stages.judges.units import METRICS, units
 
-    source = getattr(params, name)
-    records, classes = _test(root, source)
-    if not records:
-        raise ValueError(f"source {source} has no test record: hold some out (`held_out: {{test: {{share: 0.2}}}}`)")
     before, after = (units(kind, model, records, classes) for model in models)
     sign = 1 if METRICS[kind][1] == "higher" else -1
     gains = sign * (after.numerators - before.numerators)  # a unit has the same denominator for both
@@ -133,11 +135,25 @@ def compare(params: Params, root: Path, name: str, kind: "Kind", models: tuple[A
     return Side(champion, challenger, gain(slice(None)), slices, len(records))
 
 
-def _test(root: Path, source: str) -> tuple[list[dict[str, Any]], list[str]]:
+def _test(
+    params: Params, root: Path, source: str, needs: set[tuple[str, ...]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The test records of a source, their text as `text`, and its classes (none where they have no labels).
+
+    needs: fields that the two models are judged by. ValueError: there is no record, or one lacks such a field.
+    """
     from components.data.records import Records
 
     split = Records(root / "data" / "shards" / source / "test", root / "data" / "index" / source / "test")
-    return list(split), split.classes if len(split) and split.labels.min() >= 0 else []
+    records = list(split)
+    if not records:
+        raise ValueError(f"source {source} has no test record: hold some out (`held_out: {{test: {{share: 0.2}}}}`)")
+    for name in {params.caption if each == "text" else each for some in needs for each in some}:
+        if any(name not in record for record in records):
+            raise ValueError(f"source {source} has no field {name}, by which these models are judged: name another one")
+    if params.caption in records[0]:
+        records = [record | {"text": record[params.caption]} for record in records]
+    return records, split.classes if split.labels.min() >= 0 else []
 
 
 def latency(kind: "Kind", models: tuple[Any, Any], records: list[dict[str, Any]], count: int) -> tuple[float, float]:
@@ -163,8 +179,12 @@ def latency(kind: "Kind", models: tuple[Any, Any], records: list[dict[str, Any]]
 
 
 def _seconds(call: Any) -> float:
+    import torch
+
     started = time.perf_counter()
     call()
+    if torch.cuda.is_initialized():  # vectors may still be computed there
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
@@ -175,7 +195,7 @@ def figure(sides: Mapping[str, Side], rule: Rule, metric: str, reasons: list[str
     titles = {"fresh": "new data", "frozen": "old data: what was forgotten"}
     panels = {
         titles[name]: {f"all ({side.count})": side.gain}
-        | {f"{key} ({each.count})": each.gain for key, each in side.slices.items()}
+        | {f"{key} ({each.count})": each.gain for key, each in sorted(side.slices.items(), key=_gained)[:SHOWN]}
         for name, side in sides.items()
     }
     drawn = factors(panels, f"gain in {metric.replace('_', ' ')} over the champion (right is better)", even=0.0)
@@ -184,6 +204,10 @@ def figure(sides: Mapping[str, Side], rule: Rule, metric: str, reasons: list[str
     said = "The challenger passes" if not reasons else "Refused: " + reasons[0].partition(":")[0]
     drawn.suptitle(said, weight="bold", color="#2a7d4f" if not reasons else "#b3382c")
     return drawn
+
+
+def _gained(each: tuple[str, "Slice"]) -> float:
+    return each[1].gain.value
 
 
 def report(stage: Stage, gate: dict[str, Any], sides: Mapping[str, Side]) -> None:

@@ -26,7 +26,7 @@ class Params:
     alpha: Annotated[float, Interval(gt=0.0, lt=1.0)] = 0.01  # chance of a drift where there is none, over all features
     effect: Annotated[float, Interval(gt=0.0, lt=1.0)] = 0.1  # from which a difference matters (drift.py says of what)
     most: Annotated[int, Interval(ge=20)] = 1000  # records of each side
-    permutations: Annotated[int, Interval(ge=99)] = 999
+    permutations: Annotated[int, Interval(ge=99)] = 1999  # enough for 20 features at this alpha
     seed: Annotated[int, Interval(ge=0)] = 0  # of the choice, and of the permutations
     threads: Annotated[int, Interval(ge=1)] = 1
     device: Literal["cpu", "cuda"] = "cpu"

@@ -8,6 +8,15 @@ import torch
 from components.inference.server.served import About, about
 from components.inference.variants import apply
 
+# What a record holds that a model of a stage reads, and what it is judged by.
+NEEDS = {
+    "finetune_text": ("text", "label"),
+    "train_image": ("image", "label"),
+    "train_clip": ("image", "text"),
+    "train_speech": ("sound", "text"),
+    "train_decoder": ("text",),
+}
+
 
 def plain(folder: Path, device: torch.device) -> tuple[About, Any]:
     """What serve.json says, and what the training stage's own `load` builds. ValueError: it is not served."""
@@ -41,8 +50,11 @@ def embed(said: About, model: Any, records: list[dict[str, Any]]) -> torch.Tenso
     """A vector a record, float32 [n, d]: what the encoder makes of it. ValueError for a decoder, which has none."""
     if said.kind == "decoder":
         raise ValueError("a decoder has no encoder: name a classifier's, a recogniser's or the towers' folder")
+    pictures = "image" in records[0]
+    medium = "text" if said.kind == "search" and not pictures else NEEDS[said.stage][0]  # towers read both
+    if medium not in records[0]:
+        raise ValueError(f"a model of {said.stage} reads the field {medium}, and records hold {', '.join(records[0])}")
     if said.kind == "search":
-        pictures = "image" in records[0]
         return (model.embed_images(records) if pictures else model.embed_texts([r["text"] for r in records])).cpu()
     seen: list[torch.Tensor] = []
     hook = model.model.encoder.register_forward_hook(lambda _module, _inputs, encoded: seen.append(encoded.pooled))

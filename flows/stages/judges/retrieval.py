@@ -5,7 +5,7 @@ count against a model. The linear floor describes a picture as a bag of words (r
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,7 +41,7 @@ class Pairs:
     records: list[dict[str, Any]]
     captions: list[str]  # one a record
     distinct: list[str]
-    changed: list[list[str]]  # some a record, all of the same number
+    changed: list[list[str]]  # as many for each record
 
     @property
     def groups(self) -> Tensor:
@@ -97,22 +97,24 @@ def judge(model: Embeds, data: Splits, samples: int, seed: int, caption: str, ca
 
 def found(model: Embeds, records: list[dict[str, Any]], caption: str, candidates: int) -> Float[np.ndarray, " n"]:
     """Each picture's chance to find its caption first, among `candidates` distinct ones (recall@1 is the mean)."""
-    pairs = _pairs(records, caption)
+    pairs = replace(_pairs(records, caption), changed=[])
     better = _texts_found(pairs, _vectors(pairs, model.embed_images, model.embed_texts))
     return expected_recall(better, len(pairs.distinct), min(candidates, len(pairs.distinct)))
 
 
 def _pairs(records: list[dict[str, Any]], caption: str) -> Pairs:
     captions = [record[caption] for record in records]
-    return Pairs(records, captions, list(dict.fromkeys(captions)), [record.get("changed", []) for record in records])
+    changed = [record.get("changed", []) for record in records]
+    fewest = min(map(len, changed))  # sets that were mixed may differ in it
+    return Pairs(records, captions, list(dict.fromkeys(captions)), [each[:fewest] for each in changed])
 
 
 def _vectors(
     pairs: Pairs, images: Callable[[list[dict[str, Any]]], Tensor], texts: Callable[[list[str]], Tensor]
 ) -> Vectors:
     flat = [text for changed in pairs.changed for text in changed]
-    changed = texts(flat).unflatten(0, (len(pairs.records), -1)) if flat else None
-    return Vectors(images(pairs.records), texts(pairs.distinct), changed)
+    changed = texts(flat).cpu().unflatten(0, (len(pairs.records), -1)) if flat else None
+    return Vectors(images(pairs.records).cpu(), texts(pairs.distinct).cpu(), changed)
 
 
 def _floor_vectors(pairs: Pairs, data: Splits, caption: str) -> Vectors:

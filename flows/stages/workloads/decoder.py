@@ -21,8 +21,8 @@ ROWS = 16  # read at once
 
 
 def requests(served: Any, records: Sequence[dict[str, Any]], count: int) -> list[Callable[[], object]]:
-    rows = prompts(served, records)[:count]
-    return [partial(decode, served.decoder, row.unsqueeze(0)) for row in rows]
+    rows = prompts(served, records).to(served.decoder.embedding.weight.device)
+    return [partial(decode, served.decoder, rows[number % len(rows)].unsqueeze(0)) for number in range(count)]
 
 
 def batch(served: Any, records: Sequence[dict[str, Any]], size: int) -> tuple[Callable[[], object], int]:

@@ -64,7 +64,7 @@ def test_what_follows_within_one_second_keeps_its_order(project: Path) -> None:
 
 
 def test_two_processes_register_two_versions_and_none_twice(project: Path) -> None:
-    code = "import sys; from pathlib import Path; from flows import registry\n"
+    code = "import sys; from pathlib import Path; from flows.releases import registry\n"
     code += f"print(registry.register(Path({str(project)!r}), {NAME!r}, sys.argv[1]))"
     processes = [start("-c", code, ref) for ref in ("first", "second", "first")]
     found = [process.communicate()[0].strip() for process in processes]
