@@ -36,8 +36,9 @@ from dvc.stage.run import _enforce_cmd_list, _make_cmd, get_executable, prepare_
 
 from flows.command import Command, Lines
 from flows.definitions import Definitions
-from flows.graph import Node, Record, Refused, is_command, one_line, read
+from flows.graph import Node, Record, is_command, one_line, read
 from flows.locks import BROKEN, Cancelled, Locks
+from flows.workspace import Refused
 
 Log = Callable[[str], None]
 

@@ -28,13 +28,12 @@ from flows.bridge import Bridge
 from flows.continuous import gate, generation, incoming, notify, trial
 from flows.continuous.generation import Generation
 from flows.continuous.settings import Settings, read_settings
-from flows.graph import Refused as GraphRefused
 from flows.pipeline import Watchman, pipeline
 from flows.releases import rollout
 from flows.workspace import ROOT, Refused
 
 FINAL = ("Promoted", "Kept", "Stopped", "Declined")  # a generation that ended so is not begun again
-REFUSALS = (Refused, GraphRefused, ValueError)
+REFUSALS = (Refused, ValueError)
 
 step = task(cache_policy=NO_CACHE, persist_result=False)
 edge = task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)  # it speaks to remotes

@@ -12,9 +12,7 @@ from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph
 from dvc.stage import Stage
 
-
-class Refused(RuntimeError):
-    """Nothing was started: one line with the thing, the reason and the remedy."""
+from flows.workspace import Refused
 
 
 @dataclass(frozen=True)

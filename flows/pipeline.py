@@ -28,11 +28,12 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import artifacts
 from flows.bridge import Bridge
-from flows.graph import Refused, choose
+from flows.graph import choose
 from flows.machine import Machine, find_devices
 from flows.processes import Unavailable
 from flows.schedule import Outcome, Schedule, reason
 from flows.server import ensure_server
+from flows.workspace import Refused
 
 
 @flow(persist_result=False)

@@ -20,7 +20,7 @@ DEFAULT_DATA = Path("../shared/data")  # where the sets of the preset `real` lie
 
 
 class Refused(ValueError):
-    """A workspace that cannot be made or used; one line with the reason and the remedy."""
+    """What cannot be done as things are, and was not begun: one line with the thing, the reason and the remedy."""
 
 
 def check_checkout(root: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from dvc.repo import Repo
 
 from flows.bridge import Bridge, InputsChanged, Outlook, StageFailed, StageTimedOut, Work
-from flows.graph import Refused
 from flows.locks import Cancelled
+from flows.workspace import Refused
 from tests.flows.tools import Make, bridge, repro, settle, start, status, until
 
 CHAIN = {
