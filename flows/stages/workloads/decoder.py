@@ -1,4 +1,7 @@
-"""A decoder at work: a request is a prompt and the tokens that follow, drawn greedily with a static cache."""
+"""A decoder at work: a request is a prompt and the tokens that follow, drawn greedily by the engine that serves it.
+
+Without its cache of prefixes: the same prompts come again in each round, and would cost nothing.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,24 +14,27 @@ from torch import Tensor
 
 from components.data.tokenizer import EOS
 from components.decoders.config import SamplingConfig
-from components.decoders.sampling import generate
+from components.inference.engine.engine import Engine
 
 METRIC, BETTER = "bits_per_byte", "lower"
 PART = "decoder"  # of what is served, which a variant replaces
 ITEMS = "tokens"
 PROMPT, NEW = 16, 32  # tokens; fewer in a context that is too short for both
 ROWS = 16  # read at once
+GREEDY = SamplingConfig(temperature=0.0)
 
 
 def requests(served: Any, records: Sequence[dict[str, Any]], count: int) -> list[Callable[[], object]]:
-    rows = prompts(served, records).to(served.decoder.embedding.weight.device)
-    return [partial(decode, served.decoder, rows[number % len(rows)].unsqueeze(0)) for number in range(count)]
+    rows = prompts(served, records).tolist()
+    engine = Engine(served.decoder, None, 1, prefix_bytes=0)
+    return [partial(decode, engine, [rows[number % len(rows)]]) for number in range(count)]
 
 
 def batch(served: Any, records: Sequence[dict[str, Any]], size: int) -> tuple[Callable[[], object], int]:
     """A batch, and how many items it answers."""
-    rows = prompts(served, records)[:size]
-    return partial(decode, served.decoder, rows), len(rows) * new(served.decoder.context)
+    rows = prompts(served, records)[:size].tolist()
+    engine = Engine(served.decoder, None, len(rows), prefix_bytes=0)
+    return partial(decode, engine, rows), len(rows) * new(engine.context)
 
 
 def quality(served: Any, records: Sequence[dict[str, Any]]) -> float:
@@ -63,5 +69,7 @@ def new(context: int) -> int:
     return min(NEW, context - min(PROMPT, context // 2))
 
 
-def decode(decoder: Any, rows: Tensor) -> Tensor:
-    return generate(decoder, rows, new(decoder.context), SamplingConfig(temperature=0.0), torch.Generator())
+def decode(engine: Engine, rows: list[list[int]]) -> list[list[int]]:
+    """The new tokens of each row; all are asked for at once."""
+    running = [engine.submit(row, GREEDY, new(engine.context), seed=0) for row in rows]
+    return [list(stream) for stream in running]
