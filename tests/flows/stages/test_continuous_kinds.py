@@ -1,0 +1,312 @@
+"""mix, drift and compare for each kind of model but the classifier of texts (test_continuous.py): towers, a recogniser,
+a decoder and a classifier of pictures, each trained a little on one population and on that with a shifted one."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from components.data.tokenizer import EOS
+from flows.stages import compare, drift, mix, tokenizer, train_clip, train_decoder, train_image, train_speech
+from tests.flows.stages.small import inside, pictures, report, run, serve, sounds, split, take_in, tar, texts
+
+FIT = "batch_size: 16, warmup: 5, validate_every: 500, save_every: 500, seed: 1, learning_rate: 0.005"
+HELD = "held_out: {valid: {share: 0.1}, test: {share: 0.3}}"
+SPLITS = "splits: {train: 'train/*', valid: 'valid/*', test: 'test/*'}"
+SHAPE = "transformer: {width: 32, depth: 1, heads: 2}"
+IMAGE = f"{{size: 24, patch: 8, {SHAPE}}}"
+SEEN = "text: json.text, label: json.label, artist: json.artist, changed: json.changed"
+HEARD = "text: json.text, voice: json.voice"
+READ = "text: text, language: language"
+MEDIA = {"pictures": "image", "sounds": "sound", "texts": "text"}
+FIELDS = {"pictures": SEEN, "sounds": HEARD, "texts": READ}
+FILES = {"old": ("png", "wav"), "same": ("png", "flac"), "new": ("jpg", "aiff")}  # the last is no format of SIGNATURES
+TRAINED: dict[str, tuple[Any, str, str]] = {  # stage, kind of server, what it learns from
+    "train_clip": (train_clip, "search", "pictures"),
+    "train_image": (train_image, "classifier", "pictures"),
+    "train_speech": (train_speech, "recogniser", "sounds"),
+    "train_decoder": (train_decoder, "decoder", "texts"),
+}
+SLICED = {"pictures": "artist", "sounds": "voice", "texts": "language"}
+TRAIN = {
+    "train_clip": f"tokenizer: bytes, space: 16, image: {IMAGE}, text: {{context: 48, {SHAPE}}}",
+    "train_image": f"encoder: {IMAGE}",
+    "train_speech": "head: ctc, encoder: {longest: 1.0, channels: 8, subsampling: 2, "
+    f"features: {{rate: 8000, hop: 0.0125, mels: 16}}, {SHAPE}}}",
+    "train_decoder": f"tokenizer: bytes, decoder: {{context: 24, {SHAPE}}}",
+}
+STEPS = {"train_clip": (10, 150), "train_image": (6, 60), "train_speech": (60, 160), "train_decoder": (40, 80)}
+
+
+def sources(name: str) -> Iterator[str]:
+    medium, layout = MEDIA[name], "jsonl" if name == "texts" else "tar"
+    for side, (picture, sound) in FILES.items():
+        file = {"pictures": f"image: {picture}, ", "sounds": f"sound: {sound}, "}.get(name, "")
+        path = f"{name}_{side}.{layout}"
+        yield f"  {name}_{side}: {{layout: {layout}, path: {path}, fields: {{{file}{FIELDS[name]}}}, {HELD}}}"
+    file = {"pictures": "image: png|jpg, ", "sounds": "sound: wav|flac|sound, "}.get(name, "")
+    origin = "origin: origin" if medium == "text" else "origin: json.origin"
+    for key in ("both", "again"):
+        yield (
+            f"  {name}_{key}: {{layout: {layout}, path: data/mixed/{name}_{key}, {SPLITS}, "
+            f"fields: {{{file}{FIELDS[name]}, {origin}}}}}"
+        )
+
+
+def entry(key: str, **values: Any) -> str:
+    return f"  {key}: {json.dumps(values)}"
+
+
+def params() -> str:
+    lines = ["sources:", *(line for name in MEDIA for line in sources(name))]
+    bare = f"layout: tar, path: pictures_old.tar, fields: {{image: png, caption: json.text}}, {HELD}"
+    lines += [f"  bare: {{{bare}}}", "  whole: {layout: jsonl, path: texts_old.jsonl, fields: {text: text}}"]
+    lines += ["tokenizer:", "  bytes: {english: texts_old, japanese: texts_new, vocabulary: 300}"]
+    for stage, (_, _, name) in TRAINED.items():
+        lines.append(f"{stage}:")
+        for side, steps in zip(("old", "both"), STEPS[stage], strict=True):
+            lines.append(f"  {side}: {{source: {name}_{side}, {TRAIN[stage]}, fit: {{steps: {steps}, {FIT}}}}}")
+    lines.append("mix:")
+    for name in MEDIA:
+        lines.append(entry(f"{name}_both", old=f"{name}_old", new=f"{name}_new", replay=0.5))
+        lines.append(entry(f"{name}_again", old=f"{name}_both", new=f"{name}_same", replay=0.5))
+    lines.append("drift:")
+    for stage, (_, _, name) in TRAINED.items():
+        for side in ("same", "new"):
+            sides = {"reference": f"{name}_old", "new": f"{name}_{side}"}
+            lines.append(entry(f"{stage}_{side}", model=f"models/{stage}/old", **sides))
+    lines.append(entry("deaf", model="models/train_speech/old", reference="texts_old", new="texts_new"))
+    lines.append("compare:")
+    rule = {"slower": 9.0, "larger": 2.0, "forget": 9.0, "slice_loss": 9.0}
+    for stage, (_, _, name) in TRAINED.items():
+        for key, challenger in (("both", "both"), ("itself", "old")):
+            folders = {"champion": f"models/{stage}/old", "challenger": f"models/{stage}/{challenger}"}
+            sets = {"frozen": f"{name}_both", "fresh": f"{name}_new", "slices": ["origin", SLICED[name]]}
+            lines.append(entry(f"{stage}_{key}", **folders, **sets, requests=10, samples=200, rule=rule))
+    pair = {"champion": "models/train_clip/old", "challenger": "models/train_clip/both", "requests": 10}
+    lines.append(entry("captions", **pair, frozen="bare", fresh="bare", caption="caption"))
+    lines.append(entry("no_captions", **pair, frozen="pictures_old", fresh="bare"))
+    pair = {"champion": "models/train_decoder/old", "challenger": "models/train_decoder/both", "requests": 10}
+    lines.append(entry("empty", **pair, frozen="whole", fresh="texts_new"))
+    pair = {"champion": "models/train_image/old", "challenger": "models/train_image/both", "requests": 10}
+    lines.append(entry("unlabelled", **pair, frozen="bare", fresh="pictures_new"))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sets of each medium, the last shifted; their mixtures; and two models of each kind."""
+    root = tmp_path_factory.mktemp("project")
+    for seed, (side, (picture, sound)) in enumerate(FILES.items()):
+        light, level = (0.6, 0.3) if side == "new" else (0.0, 0.05)
+        tar(root / f"pictures_{side}.tar", pictures(130, seed, light, picture), picture)
+        tar(root / f"sounds_{side}.tar", sounds(130, seed, level, sound), sound)
+        (root / f"texts_{side}.jsonl").write_text(texts(130, seed, "it" if side == "new" else "en"))
+    (root / "params.yaml").write_text(params())
+    with inside(root):
+        take_in("bare", "whole")
+        for name in MEDIA:
+            take_in(*(f"{name}_{side}" for side in FILES))
+            for key in ("both", "again"):
+                assert run(mix, f"{name}_{key}") == 0
+                take_in(f"{name}_{key}")
+        assert run(tokenizer, "bytes") == 0
+        for stage, (module, kind, _) in TRAINED.items():
+            for side in ("old", "both"):
+                assert run(module, side) == 0
+                serve(Path("models", stage, side), kind)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _there(project: Path) -> Iterator[None]:
+    torch.set_num_threads(1)
+    with inside(project):
+        yield
+
+
+def contents(source: str, name: str, medium: str) -> list[tuple[str, str]]:
+    """The bytes of each record's file (or its text), and its fields but those that a mixture gives."""
+    found = []
+    for record in split(source, name):
+        data = record[medium] if isinstance(record[medium], bytes) else record[medium].encode()
+        fields = {key: value for key, value in record.items() if key not in ("key", "origin", medium)}
+        if "label" in fields:
+            fields["label"] = split(source, name).classes[fields["label"]]
+        found.append((hashlib.sha256(data).hexdigest(), json.dumps(fields, sort_keys=True)))
+    return found
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_a_mixture_holds_all_that_is_new_and_a_share_of_the_old_byte_by_byte(name: str) -> None:
+    for part in ("train", "valid", "test"):
+        old, new = (contents(f"{name}_{side}", part, MEDIA[name]) for side in ("old", "new"))
+        both = contents(f"{name}_both", part, MEDIA[name])
+        origins = [record["origin"] for record in split(f"{name}_both", part)]
+        kept = [each for each, origin in zip(both, origins, strict=True) if origin == f"{name}_old"]
+        assert [each for each, origin in zip(both, origins, strict=True) if origin == f"{name}_new"] == new
+        rest = iter(old)
+        assert kept == old if part == "test" else all(each in rest for each in kept), "in their order"
+        assert len(origins) == len(kept) + len(new)
+    counts = report("mix", f"{name}_both", "metrics.json")
+    assert abs(counts["train_old"] / len(split(f"{name}_old", "train")) - 0.5) < 0.2
+    assert report("validate", f"{name}_both", "metrics.json")["bad"] == 0
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_a_mixture_of_a_mixture_still_says_where_a_record_came_from_first(name: str) -> None:
+    records = list(split(f"{name}_again", "test"))
+    assert len(records) == sum(len(split(f"{name}_{side}", "test")) for side in ("both", "same"))
+    assert {record["origin"] for record in records} == {f"{name}_{side}" for side in FILES}
+    assert len({record["key"] for record in records}) == len(records)
+
+
+@pytest.mark.parametrize(
+    ("stage", "shifted", "unshifted"),
+    [
+        ("train_clip", {"brightness", "embedding"}, {"side, pixels", "words of the text", "label"}),
+        ("train_image", {"brightness", "embedding"}, {"side, pixels", "words of the text", "label"}),
+        ("train_speech", {"loudness, dB"}, {"seconds", "middle of the spectrum, Hz", "words of the text"}),
+        ("train_decoder", {"rarity of words, bits", "characters"}, {"words"}),
+    ],
+)
+def test_what_was_shifted_has_drifted_and_nothing_else(stage: str, shifted: set[str], unshifted: set[str]) -> None:
+    assert run(drift, f"{stage}_same") == run(drift, f"{stage}_new") == 0
+    assert report("drift", f"{stage}_same", "metrics.json")["drifted"] == 0
+    rows = report("drift", f"{stage}_new", "rows.json")
+    drifted = {row["feature"] for row in rows if row["drifted"]}
+    assert shifted <= drifted
+    assert not unshifted & drifted and unshifted <= {row["feature"] for row in rows}
+    assert ("embedding" in {row["feature"] for row in rows}) == (stage != "train_decoder")
+
+
+def test_loudness_and_brightness_are_those_of_the_samples(tmp_path: Path) -> None:
+    from components.evaluation.drift_records import of_image, of_sound
+
+    half = np.zeros((4, 4, 3), np.uint8)
+    half[:, :2] = 255
+    from PIL import Image
+
+    Image.fromarray(half).save(tmp_path / "half.png")
+    figures = of_image({"image": (tmp_path / "half.png").read_bytes()})
+    assert figures == pytest.approx(
+        {"brightness": 0.5, "contrast": 0.5, "saturation": 0.0, "sharpness": 4 / 24, "side, pixels": 4.0}
+    )
+    (data, _), (louder, _) = sounds(1, 0, 0.05, "FLAC")[0], sounds(1, 0, 0.5, "FLAC")[0]
+    quiet, loud = of_sound({"sound": data}), of_sound({"sound": louder})
+    assert loud["loudness, dB"] - quiet["loudness, dB"] == pytest.approx(20, abs=0.1)
+    assert quiet["seconds"] == 0.4
+
+
+def by_hand(stage: str, model: Any, records: list[dict[str, Any]], classes: list[str]) -> list[tuple[float, float]]:
+    """What each record adds to the figure's numerator and denominator, one record (or token) at a time."""
+    if stage == "train_clip":
+        distinct = list(dict.fromkeys(record["text"] for record in records))
+        captions = torch.cat([model.embed_texts([caption]) for caption in distinct])
+        found = []
+        for record in records:
+            scores = (model.embed_images([record])[0] @ captions.T).tolist()
+            own = scores.pop(distinct.index(record["text"]))
+            found.append((float(max(scores) < own), 1.0))
+        return found
+    if stage == "train_image":
+        best = [model.classes[int(model.classify([record])[0].argmax())] for record in records]
+        return [(float(b == classes[record["label"]]), 1.0) for b, record in zip(best, records, strict=True)]
+    if stage == "train_speech":
+        pairs = [(record["text"].split(), model.transcribe([record])[0].split()) for record in records]
+        return [(float(distance(*pair)), float(len(pair[0]))) for pair in pairs]
+    return [tuple(each) for each in bits(model, [record["text"] for record in records])]
+
+
+def distance(wanted: list[str], said: list[str]) -> int:
+    """Levenshtein's, of words."""
+    row = list(range(len(said) + 1))
+    for i, word in enumerate(wanted, 1):
+        above = row
+        row = [i]
+        for j, other in enumerate(said, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (word != other)))
+    return row[-1]
+
+
+def bits(model: Any, lines: list[str]) -> np.ndarray:
+    """Bits and bytes of each text with its separator: token by token, windows moving on by half a context of 24."""
+    row, found = [EOS], np.zeros((len(lines), 2))
+    for number, line in enumerate(lines):
+        for token in (*model.tokenizer.encode(line, add_special_tokens=False).ids, EOS):
+            guess = len(row) - 1
+            start = 0 if guess < 24 else 12 * ((guess - 24) // 12 + 1)
+            with torch.no_grad():
+                logits = model.decoder(torch.tensor([row[start:]]))[0, -1]
+            found[number] += -logits.log_softmax(0)[token].item() / np.log(2), 0
+            row.append(token)
+        found[number, 1] = len(line.encode()) + 1
+    return found
+
+
+@pytest.mark.parametrize("stage", TRAINED)
+def test_figures_are_those_of_the_records_one_by_one(stage: str) -> None:
+    module, _, name = TRAINED[stage]
+    assert run(compare, f"{stage}_both") == 0
+    gate = report("compare", f"{stage}_both", "gate.json")
+    sign = 1 if gate["better"] == "higher" else -1
+    assert sign == (-1 if stage in ("train_speech", "train_decoder") else 1)
+    models = [module.load(Path("models", stage, side), torch.device("cpu")) for side in ("old", "both")]
+    for side, source in (("fresh", f"{name}_new"), ("frozen", f"{name}_both")):
+        test = split(source, "test")
+        records = list(test)
+        classes = test.classes if name == "pictures" else []
+        champion, challenger = (np.array(by_hand(stage, model, records, classes)) for model in models)
+        figures, total = gate[side], champion[:, 1].sum()
+        assert figures["champion"] == pytest.approx(champion[:, 0].sum() / total, rel=1e-4)
+        assert figures["challenger"] == pytest.approx(challenger[:, 0].sum() / total, rel=1e-4)
+        gains = sign * (challenger - champion)[:, 0]
+        assert figures["gain"]["value"] == pytest.approx(gains.sum() / total, rel=1e-3, abs=1e-6)
+        fields = ("origin", SLICED[name]) if side == "frozen" else (SLICED[name],)
+        values = {f"{field}={record[field]}" for field in fields for record in records}
+        assert set(figures["slices"]) == values
+        for key, cut in figures["slices"].items():
+            field, value = key.split("=")
+            which = np.array([record[field] == value for record in records])
+            assert cut["count"] == which.sum()
+            expected = gains[which].sum() / champion[which, 1].sum()
+            assert cut["gain"]["value"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert gate["fresh"]["gain"]["low"] > 0, "it learned for longer, and from these"
+    assert gate["passed"], gate["reasons"]
+    assert 0 < gate["latency"]["ratio"] < 9
+
+
+@pytest.mark.parametrize("stage", TRAINED)
+def test_a_champion_does_not_beat_itself(stage: str) -> None:
+    assert run(compare, f"{stage}_itself") == 0
+    gate = report("compare", f"{stage}_itself", "gate.json")
+    assert not gate["passed"]
+    assert gate["fresh"]["gain"] == gate["frozen"]["gain"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert [reason.partition(":")[0] for reason in gate["reasons"]] == ["no sure gain on new data"]
+
+
+def test_captions_of_another_name() -> None:
+    assert run(compare, "captions") == 0
+    assert report("compare", "captions", "gate.json")["fresh"]["count"] == len(split("bare", "test"))
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "said"),
+    [
+        (compare, "no_captions", "source bare has no field text"),
+        (compare, "unlabelled", "source bare has no field label"),
+        (compare, "empty", "source whole has no test record"),
+        (drift, "deaf", "a model of train_speech reads the field sound"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_in_one_line(
+    module: Any, key: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(module, key) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
