@@ -20,7 +20,7 @@ from typing import Any
 
 from components.data.config import Kind, Source
 from components.data.sources import FIELDS
-from flows.continuous.merge import merged
+from flows.continuous.merge import fast_forward, merged
 from flows.continuous.settings import Settings
 from flows.params import build, load
 from flows.releases import recorded, registry
@@ -144,7 +144,7 @@ def advance(generation: Generation, main: str) -> None:
         if not _holds(root, branch, main):
             target = merged(root, main, branch, f"Promote {generation.name} ({generation.key})")
         if git(root, "branch", "--show-current").strip() == main:
-            git(root, "merge", "-q", "--ff-only", target)
+            fast_forward(root, target)
         else:
             git(root, "update-ref", f"refs/heads/{main}", target)
     if "origin" in git(root, "remote").split():

@@ -1,7 +1,8 @@
 """Two branches that each retrained another model, merged: git does it line by line, and where that fails for
 params.yaml or dvc.lock (both sides added an entry in the same place) they are merged as what they are, mappings.
 
-Nothing is checked out, so that neither branch nor work tree is touched before the merge is whole.
+Nothing is checked out, so that neither branch nor work tree is touched before the merge is whole. What a person's own
+runs have written into a checkout's dvc.lock, committed or not, stays when its branch moves on.
 """
 
 import io
@@ -11,9 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from components.durable import write_whole
 from flows.workspace import Refused, dump_yaml, git, parse_yaml
 
-MAPPINGS = ("params.yaml", "dvc.lock")
+LOCK = "dvc.lock"
+MAPPINGS = ("params.yaml", LOCK)
 
 
 def merged(root: Path, ours: str, theirs: str, message: str) -> str:
@@ -53,12 +56,41 @@ def three_ways(base: Any, ours: Any, theirs: Any, where: str) -> None:
             raise Refused(f"{where}: both sides changed {key}: merge them by hand")
 
 
+def fast_forward(root: Path, target: str) -> None:
+    """Move the branch that is checked out, with its files, to a commit ahead of it that holds dvc.lock.
+
+    A dvc.lock that is not as committed keeps its other stages' entries, and takes over those of the target.
+
+    Raises:
+        Refused: other files that are not committed are in the way; nothing was changed.
+    """
+    own = git(root, "status", "--porcelain", "--", LOCK).strip()
+    if own:  # where the index has the target's entry, git leaves the file alone
+        blob = git(root, "rev-parse", f"{target}:{LOCK}").strip()
+        git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{LOCK}")
+    try:
+        git(root, "merge", "-q", "--ff-only", target)
+    except Refused:
+        if own:
+            git(root, "reset", "-q", "--", LOCK)
+        raise
+    if own:
+        text, path = git(root, "show", f"{target}:{LOCK}"), root / LOCK
+        theirs, mine = parse_yaml(text), parse_yaml(path.read_text() if path.exists() else text)
+        mine["stages"] = mine.get("stages", {}) | theirs["stages"]
+        write_whole(path, (text if mine == theirs else _text(mine)).encode())
+
+
 def _mapping(root: Path, name: str, base: str, ours: str, theirs: str) -> str:
     known = git(root, "ls-tree", "--name-only", base, name).strip()
     mine, other = (parse_yaml(git(root, "show", f"{commit}:{name}")) for commit in (ours, theirs))
     three_ways(parse_yaml(git(root, "show", f"{base}:{name}")) if known else {}, mine, other, name)
+    return _text(mine)
+
+
+def _text(value: Any) -> str:
     text = io.StringIO()
-    dump_yaml(mine, text)
+    dump_yaml(value, text)
     return text.getvalue()
 
 

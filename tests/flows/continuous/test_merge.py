@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.continuous.merge import merged, three_ways
+from flows.continuous.merge import fast_forward, merged, three_ways
 from flows.workspace import Refused, parse_yaml
 from tests.flows.tools import git
 
@@ -85,6 +85,49 @@ def test_what_both_changed_is_refused(two: Path) -> None:
     change(two, "main", PARAMS, LOCK, **{"speech.dvc": "other\n"})
     with pytest.raises(Refused, match="both changed speech.dvc: merge them by hand"):
         merged(two, "main", "speech", "both")
+
+
+def stages(text: str) -> dict[str, dict]:
+    return parse_yaml(text)["stages"]
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_a_checkouts_own_lock_stays_and_learns_what_is_promoted(repo: Path, tracked: bool) -> None:
+    """As `make run` leaves a checkout: dvc.lock is there, and is not what is committed, or is not committed at all."""
+    if not tracked:
+        git(repo, "rm", "-q", "--cached", "dvc.lock")
+        git(repo, "commit", "-q", "-m", "main holds no dvc.lock")
+        (repo / "dvc.lock").unlink()
+    git(repo, "branch", "begun")
+    retrain(repo, "text")
+    git(repo, "checkout", "-q", "main")
+    before = git(repo, "rev-parse", "main")
+    (repo / "dvc.lock").write_text(LOCK.replace("cmd: a", "cmd: old") + "  mine:\n    cmd: c\n")
+    (repo / "params.yaml").write_text("edited: {}\n")
+    for _ in range(2):  # it may be tried again
+        with pytest.raises(Refused, match="params.yaml"):
+            fast_forward(repo, "text")
+        assert git(repo, "rev-parse", "main") == before
+        assert git(repo, "diff", "--cached", "--name-only") == "", "nothing is staged"
+        assert "mine" in stages((repo / "dvc.lock").read_text())
+    git(repo, "checkout", "-q", "params.yaml")
+    fast_forward(repo, "text")
+    assert git(repo, "rev-parse", "main") == git(repo, "rev-parse", "text")
+    promoted = stages(git(repo, "show", "text:dvc.lock"))
+    assert stages((repo / "dvc.lock").read_text()) == promoted | {"mine": {"cmd": "c"}}
+    assert git(repo, "status", "--porcelain") == " M dvc.lock\n"
+
+
+def test_a_lock_without_entries_of_its_own_is_clean_after_a_promotion(repo: Path) -> None:
+    git(repo, "rm", "-q", "--cached", "dvc.lock")
+    git(repo, "commit", "-q", "-m", "main holds no dvc.lock")
+    git(repo, "branch", "begun")
+    (repo / "dvc.lock").unlink()
+    retrain(repo, "text")
+    git(repo, "checkout", "-q", "main")
+    (repo / "dvc.lock").write_text(LOCK)
+    fast_forward(repo, "text")
+    assert git(repo, "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize(
