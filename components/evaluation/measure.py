@@ -1,4 +1,4 @@
-"""Time and peak memory of a piece of work, on a CPU or on CUDA.
+"""Time and peak memory of a piece of work, on a CPU or on CUDA, and what such a machine is called.
 
 On a CPU the peak is the kernel's own count of resident pages (VmHWM), reset once the inputs exist (Linux alone has it).
 Two things would falsify it: pages that the allocator kept from earlier work, which are reused unseen, and threads of a
@@ -9,9 +9,11 @@ measures in a new interpreter.
 import ctypes
 import gc
 import multiprocessing
+import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -54,6 +56,17 @@ def peak_memory(work: Callable[[], object]) -> int:
     work()
     _synchronise()
     return max(gauge.peak(), 0)
+
+
+def machine(device: str) -> dict[str, str]:
+    """Columns for rows of what was measured: the device, and in words its name, the threads and torch's version."""
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), platform.machine())
+    threads = torch.get_num_threads()
+    return {"device": device, "machine": f"{name}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}"}
 
 
 def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

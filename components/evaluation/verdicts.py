@@ -1,4 +1,4 @@
-"""Whether measurements bear a claim out: paired figures, their interval, and one of four verdicts.
+"""Whether measurements bear a claim out: paired figures, their interval, and a verdict.
 
 A figure is taken once a round or a seed, from two sides that share it (the same seed, the same minute of the machine):
 what differs from pair to pair is noise, and Student's interval of the mean says how much of it is left. A claim holds
@@ -14,7 +14,7 @@ import numpy as np
 from components.evaluation.bootstrap import Interval, over_seeds
 
 Number = int | float
-Verdict = Literal["holds", "does not hold here", "undecided here", "needs a GPU"]
+Verdict = Literal["holds", "does not hold here", "undecided here", "needs a GPU", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Finding:
     claim: str
     figure: str  # what was measured, with its unit
     wanted: str  # the threshold, in words
-    interval: Interval | None  # of the figure, 95%; None where this machine cannot measure it
+    interval: Interval | None  # of the figure, 95%; None where it needs a GPU or was not measured
     verdict: Verdict
     stage: str  # the one that shows it
     unit: str = ""

@@ -4,7 +4,8 @@ Three tables of rows in rows.json, told apart by `table`:
 - length: each kind at each length, without projections: seconds of a pass, and its memory above the inputs;
 - width: softmax attention at one length by the number of heads, of equal size: cost by d;
 - heads: multi-head attention with its projections at one width, by the number of heads that share it.
-Every kind is timed once a round, so that ratios pair what ran in the same minute. Runs alone on its machine.
+Every kind is timed once a round, so that ratios pair what ran in the same minute; its peak of memory is one figure,
+which does not vary. Each row says where. Runs alone on its machine.
 """
 
 import json
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, MinLen
 
 from components.attention.config import BlockSparse, Linformer, Local, Performer, Softmax
 from flows.stages.runtime import Stage, start, write_atomically
@@ -27,7 +28,7 @@ KINDS = (Softmax, Local, BlockSparse, Linformer, Performer)
 @dataclass(frozen=True)
 class Params:
     group: Literal["core", "study"]
-    lengths: list[Annotated[int, Interval(ge=16, le=1_048_576)]]  # tokens
+    lengths: Annotated[list[Annotated[int, Interval(ge=16, le=1_048_576)]], MinLen(2)]  # tokens: two give a slope
     explicit: Annotated[int, Ge(0)]  # longest at which the whole matrix of weights is held
     rounds: Annotated[int, Ge(2)]  # times each is measured
     kinds: list[Literal["softmax", "local", "block_sparse", "linformer", "performer"]]
@@ -36,6 +37,10 @@ class Params:
     width_at: Annotated[int, Ge(16)] = 1024  # tokens of the tables `width` and `heads`
     threads: Annotated[int, Interval(ge=1)] = 1
     device: Literal["cpu", "cuda"] = "cpu"
+
+    def __post_init__(self) -> None:
+        if "softmax" not in self.kinds:
+            raise ValueError(f"kinds {', '.join(self.kinds) or '(none)'}: add softmax, to which others are compared")
 
 
 def cost(params: Params) -> str:
@@ -126,7 +131,7 @@ def by_width(params: Params) -> Iterator[dict[str, Any]]:
     for number in range(params.rounds):
         for heads, run in made.items():
             width = heads * params.features
-            yield {"table": "width", "width": width, "round": number, "seconds": timed(run)}
+            yield {"table": "width", "attention": "softmax", "width": width, "round": number, "seconds": timed(run)}
 
 
 def by_heads(params: Params) -> Iterator[dict[str, Any]]:
@@ -148,7 +153,7 @@ def by_heads(params: Params) -> Iterator[dict[str, Any]]:
     made = {heads: one(heads) for heads in (1, 2, 4, 8) if width % heads == 0}
     for number in range(params.rounds):
         for heads, run in made.items():
-            yield {"table": "heads", "heads": heads, "round": number, "seconds": timed(run)}
+            yield {"table": "heads", "attention": "softmax", "heads": heads, "round": number, "seconds": timed(run)}
 
 
 def medians(rows: list[dict[str, Any]], name: str, scale: float) -> dict[str, list[tuple[float, float]]]:
@@ -163,9 +168,12 @@ def medians(rows: list[dict[str, Any]], name: str, scale: float) -> dict[str, li
 
 
 def run(params: Params, stage: Stage) -> None:
+    from components.evaluation.measure import machine
     from components.evaluation.plots import curves
 
-    rows = [*by_length(params), *by_width(params), *by_heads(params)]
+    measured = [*by_length(params), *by_width(params), *by_heads(params)]
+    where = machine(params.device)  # last: whoever asks for a GPU's name cannot fork any more
+    rows = [row | where for row in measured]
     write_atomically(stage.reports / "rows.json", json.dumps(rows, indent=1) + "\n")
     panels = {
         "milliseconds, forward and backward": medians(rows, "seconds", 1e3),

@@ -4,7 +4,7 @@ Rows in rows.json, told apart by `table`:
 - speed: seconds of a training step and peak memory of a decoder with each option, round by round, each option in a
   process of its own that stays (a compiled one compiles once), so that ratios pair what ran in the same minute;
 - loss: validation loss after the same steps over the same data, by seed, of a decoder small enough to repeat.
-The texts are walks over a random graph, so that no data set is needed. Runs alone on its machine.
+The texts are walks over a random graph, so that no data set is needed. Each row says where. Runs alone on its machine.
 """
 
 import json
@@ -177,10 +177,13 @@ def losses(params: Params) -> Iterator[dict[str, Any]]:
 
 
 def run(params: Params, stage: Stage) -> None:
+    from components.evaluation.measure import machine
     from components.evaluation.plots import factors
     from components.evaluation.verdicts import mean
 
-    rows = [*speeds(params), *losses(params)]
+    measured = [*speeds(params), *losses(params)]
+    where = machine(params.device)  # last: whoever asks for a GPU's name cannot fork any more
+    rows = [row | where for row in measured]
     write_atomically(stage.reports / "rows.json", json.dumps(rows, indent=1) + "\n")
     ratios: dict[str, dict[str, Any]] = {"time of a step": {}, "peak memory": {}}
     for option in params.speed.options:

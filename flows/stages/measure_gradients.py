@@ -17,6 +17,7 @@ from annotated_types import Interval, MinLen
 
 from components.decoders.config import Rival
 from components.transformer.config import TransformerConfig
+from flows.stages.equal import equal_sizes
 from flows.stages.runtime import Stage, start, write_atomically
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def by_distance(params: Params, seed: int) -> Iterator[dict[str, Any]]:
 
     from components.decoders.rivals import rival
 
+    sizes = equal_sizes(params.models, params.transformer, params.length, params.vocabulary)
     for kind in params.models:
         torch.manual_seed(seed)
         model = rival(kind, params.transformer, params.length, params.vocabulary).to(params.device)
@@ -62,7 +64,8 @@ def by_distance(params: Params, seed: int) -> Iterator[dict[str, Any]]:
         norms = torch.autograd.grad(loss, embedded[0])[0].norm(dim=-1).mean(0)
         for distance in (1 << power for power in range((params.length - 1).bit_length())):
             norm = norms[params.length - 1 - distance].item()
-            yield {"table": "distance", "model": kind, "distance": distance, "seed": seed, "norm": norm}
+            row = {"table": "distance", "model": kind, "distance": distance, "seed": seed, "norm": norm}
+            yield row | {"parameters": sizes[kind]}
 
 
 def by_depth(params: Params, seed: int) -> Iterator[dict[str, Any]]:

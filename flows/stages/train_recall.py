@@ -18,7 +18,8 @@ from annotated_types import Gt, Interval, MinLen
 from components.decoders.config import Rival
 from components.training.config import FitConfig
 from components.transformer.config import TransformerConfig
-from flows.stages.runtime import Stage, StageError, start, write_atomically
+from flows.stages.equal import equal_sizes
+from flows.stages.runtime import Stage, start, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from components.decoders.causal import CausalDecoder
     from components.decoders.recurrent import RecurrentDecoder
     from components.evaluation.bootstrap import Interval as Span
-
-EQUAL = 0.02  # share by which the models' parameters may differ
 
 
 @dataclass(frozen=True)
@@ -105,22 +104,6 @@ def sequences(config: FitConfig) -> int:
     return config.steps * config.batch_size * config.accumulation
 
 
-def equal_sizes(params: Params, distance: int, vocabulary: int) -> dict[str, int]:
-    """Parameters of each model. StageError where they are not equal."""
-    from components.decoders.rivals import rival
-
-    kinds: list[Rival] = ["transformer", *params.models]
-    built = {kind: rival(kind, params.transformer, distance + 1, vocabulary) for kind in kinds}
-    sizes = {kind: sum(each.numel() for each in model.parameters()) for kind, model in built.items()}
-    for kind, size in sizes.items():
-        if abs(size / sizes["transformer"] - 1) > EQUAL:
-            raise StageError(
-                f"no {kind} has within {EQUAL:.0%} of the Transformer's {sizes['transformer']:,} parameters (nearest: "
-                f"{size:,}): give the transformer more width or depth"
-            )
-    return sizes
-
-
 def runs(params: Params, stage: Stage) -> Iterator[dict[str, Any]]:
     """One row after the other."""
     import torch
@@ -130,7 +113,7 @@ def runs(params: Params, stage: Stage) -> Iterator[dict[str, Any]]:
     from components.decoders.rivals import rival
 
     data = {d: Recall(sequences(params.fit), d + 1, d, params.values, params.noise, seed=0) for d in params.distances}
-    sizes = {distance: equal_sizes(params, distance, data[distance].vocabulary) for distance in data}
+    sizes = {d: equal_sizes(params.models, params.transformer, d + 1, drawn.vocabulary) for d, drawn in data.items()}
     folder = stage.checkpoints([])
     for distance, seed, kind in product(params.distances, params.seeds, params.models):
         print(f"{kind} at {distance:,} tokens, seed {seed}: {sizes[distance][kind]:,} parameters")

@@ -23,7 +23,7 @@ ROOMS = ("components", "flows")
 GENERATED = re.compile(r"\s*- (?:(?:components|flows)/\S+\.py|packages\.yaml: \[.*\])\s*")
 CALL = re.compile(r"python -m flows\.stages\.(\w+)")
 RUNTIME = "flows.stages.runtime"
-HELPERS = ("__init__", "__main__", "loaders", "runtime", "serving")  # in flows/stages, and no stages
+HELPERS = ("__init__", "__main__", "equal", "loaders", "runtime", "serving")  # in flows/stages, and no stages
 
 # Code that a stage gets by a templated dep: only the sources that are generated depend on the generator.
 GIVEN = {"ingest": "components.data.world"}

@@ -8,9 +8,21 @@ from matplotlib.figure import Figure
 
 from components.evaluation.plots import curves
 from components.evaluation.verdicts import Finding, judge, mean, slope
-from flows.stages.claims.rows import Rows, Table, percent, shares, table
+from flows.stages.claims.rows import Rows, Table, by, percent, shares, table
 
 RECURRENT = ("lstm", "gru")
+REACHES = "Self-attention reaches any distance in one step"
+LOSES = "Recurrent nets lose far information, Transformers do not"
+PROPORTIONAL = {kind: f"Recurrent nets train in time proportional to length ({kind.upper()})" for kind in RECURRENT}
+STABLE = {
+    variant: f"Residuals and LayerNorm keep gradients stable (against {without})"
+    for variant, without in (("neither", "neither"), ("norm", "no residual path"), ("residual", "no LayerNorm"))
+}
+CLAIMS = {  # and the stage that shows each
+    **dict.fromkeys((REACHES, LOSES), "train_recall"),
+    **dict.fromkeys(PROPORTIONAL.values(), "measure_recurrence"),
+    **dict.fromkeys(STABLE.values(), "measure_gradients"),
+}
 
 
 def findings(rows: Rows) -> Iterator[Finding]:
@@ -20,16 +32,19 @@ def findings(rows: Rows) -> Iterator[Finding]:
 
 
 def _recall(rows: list[dict[str, Any]]) -> Iterator[Finding]:
-    if not rows:
+    farthest = max((row["distance"] for row in rows), default=0)
+    own: dict[int, float] = {}  # by seed
+    rivals: dict[int, float] = {}  # the better one's
+    for row in (row for row in rows if row["distance"] == farthest):
+        side = rivals if row["model"] in RECURRENT else own
+        side[row["seed"]] = max(row["accuracy"], side.get(row["seed"], 0.0))
+    if not own:
         return
-    farthest = max(row["distance"] for row in rows)
-    found = {(row["model"], row["seed"]): row["accuracy"] for row in rows if row["distance"] == farthest}
-    own = [accuracy for (model, _), accuracy in found.items() if model == "transformer"]
     low = (1 + rows[0]["chance"]) / 2
-    reached = mean(own)
+    reached = mean([*own.values()])
     reached = replace(reached, low=max(reached.low, 0.0), high=min(reached.high, 1.0))  # it is a share
     yield Finding(
-        "Self-attention reaches any distance in one step",
+        REACHES,
         f"recall of a token {farthest} steps back, over {len(own)} seeds",
         f"above {percent(low)}, halfway from chance to all",
         reached,
@@ -37,14 +52,12 @@ def _recall(rows: list[dict[str, Any]]) -> Iterator[Finding]:
         "train_recall",
         "share",
     )
-    seeds = [seed for model, seed in found if model == "transformer"]
-    margins = [
-        found["transformer", seed] - max(found[model, seed] for model in RECURRENT if (model, seed) in found)
-        for seed in seeds
-    ]
+    margins = [accuracy - rivals[seed] for seed, accuracy in own.items() if seed in rivals]
+    if not margins:
+        return
     lead = mean(margins)
     yield Finding(
-        "Recurrent nets lose far information, Transformers do not",
+        LOSES,
         f"recall at {farthest} steps, Transformer less the better recurrent net of equal parameters, by seed",
         "above 0",
         lead,
@@ -58,7 +71,7 @@ def _time(rows: list[dict[str, Any]]) -> Iterator[Finding]:
     for model in dict.fromkeys(row["model"] for row in rows if row["model"] in RECURRENT):
         exponent = mean(exponents([row for row in rows if row["model"] == model]))
         yield Finding(
-            f"Recurrent nets train in time proportional to length ({model.upper()})",
+            PROPORTIONAL[model],
             "exponent of the time of a training pass in its length, by round",
             "0.8 to 1.2",
             exponent,
@@ -90,10 +103,10 @@ def _gradients(rows: list[dict[str, Any]]) -> Iterator[Finding]:
         first, end = (max(norms[variant, block, seed], 1e-45) for block in (0, last))
         return abs(log10(first / end))
 
-    for without, wording in (("neither", "neither"), ("norm", "no residual path"), ("residual", "no LayerNorm")):
+    for without, claim in STABLE.items():
         saved = mean([drift(without, seed) - drift("both", seed) for seed in seeds])
         yield Finding(
-            f"Residuals and LayerNorm keep gradients stable (against {wording})",
+            claim,
             f"powers of ten by which the gradient drifts over {last + 1} blocks, less that with both, by seed",
             "above 0",
             saved,
@@ -119,14 +132,29 @@ def tables(rows: Rows) -> Iterator[Table]:
         across="length",
         value=_milliseconds,
     )
+    gradients = by(rows.of("measure_gradients"), "table")
     yield table(
         "measure_gradients",
         "Gradient at a token, by its distance",
-        [row for row in rows.of("measure_gradients") if row["table"] == "distance"],
+        gradients.get(("distance",), []),
         down="model",
         across="distance",
-        value=lambda each: f"{sum(row['norm'] for row in each) / len(each):.1e}",
+        value=_norm,
     )
+    deep = [row | {"block": row["block"] + 1} for row in gradients.get(("depth",), [])]
+    last = max((row["block"] for row in deep), default=0)
+    yield table(
+        "measure_gradients",
+        "Gradient at a block's input, by its number: with both, with the residual path or the norm alone, with neither",
+        [row for row in deep if row["block"] in (1 << power for power in range(9)) or row["block"] == last],
+        down="variant",
+        across="block",
+        value=_norm,
+    )
+
+
+def _norm(each: list[dict[str, Any]]) -> str:
+    return f"{sum(row['norm'] for row in each) / len(each):.1e}"
 
 
 def _milliseconds(each: list[dict[str, Any]]) -> str:

@@ -10,6 +10,16 @@ from components.evaluation.verdicts import Finding, judge, mean
 from flows.stages.claims.rows import Rows, Table, by
 
 STAGE = "train_factor"
+FACTORS = (  # that the roadmap claims; their names as params.yaml has them
+    "Warm-up with cosine decay",
+    "AdamW's weight decay",
+    "Dropout",
+    "Label smoothing (decoder)",
+    "Label smoothing (classifier)",
+    "DropPath",
+    "Layer-wise learning rates",
+)
+CLAIMS = {f"Helps: {factor}": STAGE for factor in FACTORS}
 
 
 def findings(rows: Rows) -> Iterator[Finding]:

@@ -34,6 +34,10 @@ class Rows:
     def of(self, stage: str) -> list[Row]:
         return [row for folder in self.folders(stage) for row in json.loads((folder / "rows.json").read_text())]
 
+    def machine(self, stage: str) -> str:
+        """Where its rows were measured; empty for a stage that measures no time."""
+        return "; ".join(dict.fromkeys(row["machine"] for row in self.of(stage) if "machine" in row))
+
     def figures(self, stage: str) -> list[Path]:
         return [folder / "figure.png" for folder in self.folders(stage) if (folder / "figure.png").is_file()]
 
@@ -41,15 +45,19 @@ class Rows:
 def table(
     stage: str, title: str, rows: list[Row], *, down: str, across: str, value: Callable[[list[Row]], str]
 ) -> Table:
-    """A line for each `down`, a column for each `across`, and what `value` makes of the rows of each pair."""
+    """A line for each `down`, a column for each `across`, and what `value` makes of the rows of each pair.
+
+    Before them a column of the models' parameters, where rows tell them."""
     columns = sorted({row[across] for row in rows}) if rows else []
+    sizes = ["parameters"] if rows and "parameters" in rows[0] else []
     lines = []
     for name in dict.fromkeys(row[down] for row in rows):
-        cells = ([row for row in rows if (row[down], row[across]) == (name, column)] for column in columns)
-        lines.append([str(name), *(value(cell) if cell else "" for cell in cells)])
-    return Table(
-        stage, title, [down, *(f"{column:,}" if isinstance(column, int) else column for column in columns)], lines
-    )
+        own = [row for row in rows if row[down] == name]
+        cells = ([row for row in own if row[across] == column] for column in columns)
+        most = [f"{max(row[size] for row in own):,}" for size in sizes]
+        lines.append([str(name), *most, *(value(cell) if cell else "" for cell in cells)])
+    names = [f"{column:,}" if isinstance(column, int) else column for column in columns]
+    return Table(stage, title, [down, *sizes, *names], lines)
 
 
 def by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows.stages import runtime, train_long, train_recall
+from flows.stages import equal, runtime, train_long, train_recall
 from flows.stages.runtime import execute
 
 FIT = {"steps": 120, "batch_size": 8, "learning_rate": 0.005, "warmup": 20, "validate_every": 120, "save_every": 60}
@@ -47,7 +47,7 @@ def test_models_of_one_size_recall_from_near(capsys: pytest.CaptureFixture[str])
     assert {(row["chance"], row["steps"]) for row in rows} == {(0.25, 120)}
     assert all(row["accuracy"] > 0.9 for row in rows)
     sizes = {row["model"]: row["parameters"] for row in rows}
-    assert sizes["gru"] == pytest.approx(sizes["transformer"], rel=train_recall.EQUAL)
+    assert sizes["gru"] == pytest.approx(sizes["transformer"], rel=equal.EQUAL)
     means = {f"{model}_at_{d}" for model in RECALL["models"] for d in (3, 6)}
     assert written("train_recall", "metrics.json").keys() == means
     out = capsys.readouterr().out
@@ -63,7 +63,7 @@ def test_the_learning_rate_is_that_of_the_model() -> None:
 
 
 def test_models_of_unequal_size_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    monkeypatch.setattr(train_recall, "EQUAL", 0.0)
+    monkeypatch.setattr(equal, "EQUAL", 0.0)
     assert run(train_recall, RECALL) == 1
     error = capsys.readouterr().err
     assert "no gru has within 0% of the Transformer's" in error and "give the transformer more width" in error

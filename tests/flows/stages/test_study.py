@@ -5,97 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from flows.stages import study
 from flows.stages.claims import attention, distance, engine, recipe
 from flows.stages.claims.rows import Rows
 from flows.stages.runtime import Stage, StageError
+from tests.flows.stages.study_rows import Row, costs, gradients, options, recall, recurrence
 
-NOISE = (0.99, 1.0, 1.01)
+MODELS = ("transformer", "lstm", "gru")
+KINDS = ("softmax", "local", "block_sparse", "linformer", "performer")
 LENGTHS = (512, 1024, 2048)
-COST = {"softmax": 2, "local": 1, "block_sparse": 1, "linformer": 1, "performer": 1.5, "explicit": 2}
-
-
-def recall() -> list[dict[str, Any]]:
-    share = {"transformer": 0.98, "lstm": 0.3, "gru": 0.4}
-    return [
-        {"model": model, "distance": far, "seed": seed, "accuracy": near if far == 512 else 1.0, "chance": 0.125}
-        for model, near in share.items()
-        for far in (16, 512)
-        for seed in (1, 2, 3)
-    ]
-
-
-def recurrence() -> list[dict[str, Any]]:
-    power = {"transformer": 1.6, "lstm": 1.0, "gru": 1.0}
-    return [
-        {"model": model, "length": length, "round": number, "seconds": noise * length**exponent / 1e5}
-        for model, exponent in power.items()
-        for length in LENGTHS
-        for number, noise in enumerate(NOISE)
-    ]
-
-
-def gradients() -> list[dict[str, Any]]:
-    drift = {"both": 1.0, "residual": 3.0, "norm": 1.0, "neither": 0.2}
-    deep = [
-        {
-            "table": "depth",
-            "variant": name,
-            "block": block,
-            "seed": seed,
-            "norm": each ** (9 - block) * (1 + seed / 100),
-        }
-        for name, each in drift.items()
-        for block in range(10)
-        for seed in (1, 2)
-    ]
-    far = [{"table": "distance", "model": "lstm", "distance": 2, "seed": seed, "norm": 0.1} for seed in (1, 2)]
-    return deep + far
-
-
-def costs() -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
-        {
-            "table": "length",
-            "attention": kind,
-            "length": length,
-            "round": number,
-            "seconds": noise * (length / 512) ** power / (1 if kind in ("softmax", "explicit") else 3),
-            "peak_bytes": 50 * length if kind == "explicit" else length,
-        }
-        for kind, power in COST.items()
-        for length in LENGTHS
-        for number, noise in enumerate(NOISE)
-    ]
-    for number, noise in enumerate(NOISE):
-        rows += [{"table": "width", "width": 64 * h, "round": number, "seconds": noise * h} for h in (1, 2, 4)]
-        rows += [{"table": "heads", "heads": h, "round": number, "seconds": noise * (1 + h / 50)} for h in (1, 2, 4)]
-    return rows
-
-
-def options() -> list[dict[str, Any]]:
-    time = {"none": 1.0, "bf16": 0.4, "recompute": 1.3, "selective": 0.9}
-    memory = {"none": 100, "bf16": 60, "recompute": 40, "selective": 70}
-    speed = [
-        {"table": "speed", "option": option, "round": n, "seconds": noise * time[option], "peak_bytes": memory[option]}
-        for option in time
-        for n, noise in enumerate(NOISE)
-    ]
-    loss = {"none": 0.0, "bf16": 0.001, "accumulation": 0.3}
-    return speed + [
-        {"table": "loss", "option": option, "seed": seed, "loss": 2 + seed / 10 + more * (1 + seed / 50)}
-        for option, more in loss.items()
-        for seed in (1, 2, 3)
-    ]
-
-
 WRITTEN = {
-    "train_recall": recall,
-    "measure_recurrence": recurrence,
-    "measure_gradients": gradients,
-    "measure_attention": costs,
-    "measure_engine": options,
+    "train_recall": recall(MODELS, (16, 512), (1, 2, 3)),
+    "measure_recurrence": recurrence(MODELS, LENGTHS, 3),
+    "measure_gradients": gradients(10, (1, 2)),
+    "measure_attention": costs(KINDS, LENGTHS, 2048, 3),
+    "measure_engine": options(("bf16", "recompute", "selective"), ("bf16", "fp16", "accumulation"), 3, (1, 2, 3)),
 }
 
 
@@ -105,9 +31,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     for name, rows in WRITTEN.items():
         folder = tmp_path / "reports" / name / "study"
         folder.mkdir(parents=True)
-        (folder / "rows.json").write_text(json.dumps(rows()))
+        (folder / "rows.json").write_text(json.dumps(rows))
         (folder / "figure.png").write_bytes(b"a picture of " + name.encode())
     return Stage("study", "", study.Params("A <title>"), tmp_path)
+
+
+def rewrite(stage: Stage, name: str, rows: list[Row]) -> None:
+    (stage.root / "reports" / name / "study" / "rows.json").write_text(json.dumps(rows))
 
 
 def verdicts(stage: Stage, subject: Any) -> dict[str, str]:
@@ -140,15 +70,68 @@ def test_claims_about_attention(stage: Stage) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("slower", "larger", "verdict"),
+    [(2.0, 50.0, "holds"), (2.0, 0.9, "does not hold here"), (0.5, 50.0, "does not hold here")],
+)
+def test_flash_must_save_both_time_and_memory(stage: Stage, slower: float, larger: float, verdict: str) -> None:
+    rewrite(stage, "measure_attention", costs(KINDS, LENGTHS, 2048, 3, slower, larger))
+    assert verdicts(stage, attention)["Flash attention saves time and memory"] == verdict
+
+
+def test_a_run_on_a_gpu_judges_memory_traffic_by_the_time_that_it_saves(stage: Stage) -> None:
+    for slower, verdict in ((2.0, "holds"), (0.5, "does not hold here")):
+        rewrite(stage, "measure_attention", costs(KINDS, LENGTHS, 2048, 3, slower, device="cuda"))
+        assert verdicts(stage, attention)["Flash attention saves memory traffic"] == verdict
+
+
 def test_claims_about_the_engine(stage: Stage) -> None:
     assert verdicts(stage, engine) == {
         "Mixed precision doubles speed": "holds",
         "Mixed precision keeps stability (bf16)": "holds",
-        "Mixed precision keeps stability (fp16 with loss scaling)": "needs a GPU",
+        "Mixed precision keeps stability (fp16 with loss scaling)": "holds",
         "Accumulation reproduces large batches": "does not hold here",
         "Checkpointing trades time for memory": "holds",
         "Selective checkpointing trades time for memory": "does not hold here",
     }
+
+
+def test_checkpointing_tells_the_interval_of_its_time(stage: Stage) -> None:
+    rows = options(("recompute",), (), 3, (1, 2))
+    for row in rows:
+        if row["option"] == "recompute":
+            row["seconds"] *= (1.2 / 1.3, 1.0, 1.4 / 1.3)[row["round"]]
+    rewrite(stage, "measure_engine", rows)
+    [finding] = engine.findings(Rows(stage.root / "reports", digest=False))
+    # logarithms of 1.2, 1.3, 1.4: mean 0.2604, deviation 0.0771, t(2) = 4.3027
+    assert finding.figure.endswith("a step takes 1.30 times as long (1.07 to 1.57)")
+
+
+def test_a_claim_without_rows_is_listed_as_not_measured(stage: Stage) -> None:
+    rewrite(stage, "measure_engine", options(("recompute",), ("accumulation",), 3, (1, 2, 3)))
+    rewrite(stage, "train_recall", recall(("transformer",), (512,), (1, 2, 3)))
+    study.run(stage.params, stage)
+    listed = json.loads((stage.root / "reports" / "study" / "verdicts.json").read_text())
+    missing = [each["claim"] for each in listed if each["verdict"] == "not measured"]
+    assert missing == [
+        "Recurrent nets lose far information, Transformers do not",
+        "Mixed precision doubles speed",
+        "Mixed precision keeps stability (bf16)",
+        "Mixed precision keeps stability (fp16 with loss scaling)",
+        "Selective checkpointing trades time for memory",
+        *recipe.CLAIMS,
+    ]
+    page = (stage.root / "reports" / "study" / "study.html").read_text()
+    assert f"not measured: {len(missing)}" in page
+    assert '<a href="#measure_engine">' in page and '<a href="#train_factor">' not in page
+
+
+def test_the_digest_lists_what_it_measured_and_no_more(stage: Stage) -> None:
+    (stage.root / "reports" / "measure_engine" / "study").rename(stage.root / "reports" / "measure_engine" / "digest")
+    digest = Stage("digest", "", study.Params("A title"), stage.root)
+    study.run(digest.params, digest)
+    listed = json.loads((stage.root / "reports" / "digest" / "verdicts.json").read_text())
+    assert {each["claim"] for each in listed} == engine.CLAIMS.keys()
 
 
 def test_the_page_shows_every_verdict_table_and_picture(stage: Stage) -> None:
@@ -157,8 +140,14 @@ def test_the_page_shows_every_verdict_table_and_picture(stage: Stage) -> None:
     assert "A &lt;title&gt;" in page
     assert page.count("data:image/png;base64") == len(WRITTEN)
     listed = json.loads((stage.root / "reports" / "study" / "verdicts.json").read_text())
-    assert all(each["claim"] in page for each in listed)
+    assert all(escape(each["claim"]) in page for each in listed)
     assert "98.0%" in page  # recall of the Transformer at 512
+    assert "70,011" in page and "12,345" in page  # parameters of the Transformer, and of what gradients travel in
+    assert "40.0 ms" in page and "1,080.0 ms" in page  # by width, at 256 features; by heads, at four
+    assert "5.2e-07" in page  # the gradient at the first of ten blocks with neither: 0.2^9, times 1.015 over two seeds
+    assert page.count("measured on a quick processor, 1 thread, torch 2.") == 1
+    machines = {each["stage"]: each["machine"] for each in listed}
+    assert machines["measure_engine"] == "a quick processor, 1 thread, torch 2" and machines["train_recall"] == ""
     counted = json.loads((stage.root / "reports" / "study" / "metrics.json").read_text())
     assert sum(counted.values()) == len(listed)
 
