@@ -1,10 +1,5 @@
 """Traffic on SQLite and on a real PostgreSQL of the test's own, which is also stopped and started under it."""
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,48 +12,13 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
-
-BINARIES = Path("/usr/lib/postgresql/15/bin")
-USER = "postgres"  # PostgreSQL refuses to run as root
-
-
-class Postgres:
-    """A throw-away cluster on a free port of loopback, without durability."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "cluster"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/postgres"
-        self.root = os.getuid() == 0
-        if self.root:
-            shutil.chown(folder, USER)
-        self.run("initdb", "--no-sync", "-A", "trust", "-U", USER, "-D", self.folder)
-
-    def run(self, program: str, *arguments: object) -> None:
-        user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if self.root else []
-        command = [*user, BINARIES / program, *arguments]
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-    def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        self.run("pg_ctl", "start", "-w", "-D", self.folder, "-l", self.folder / "log", "-o", options)
-
-    def stop(self) -> None:
-        self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self.folder)
+from tests.components.inference.postgres import Postgres, cluster
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    """Not below pytest's folder, which nobody but its owner may enter."""
-    if not (BINARIES / "initdb").exists():
-        pytest.skip(f"no PostgreSQL in {BINARIES}")
-    with tempfile.TemporaryDirectory() as folder:
-        cluster = Postgres(Path(folder))
-        cluster.start()
-        yield cluster
-        cluster.stop()
+    with cluster() as postgres:
+        yield postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
