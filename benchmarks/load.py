@@ -13,12 +13,12 @@ import httpx
 import numpy as np
 
 
-def packed(url: str, path: str, **body: object) -> bytes:
-    """A POST as it goes over the line. body: httpx's `json`, `data` or `files`."""
-    request = httpx.Request("POST", url + path, **body)  # type: ignore[arg-type]
+def packed(url: str, path: str, method: str = "POST", **body: object) -> bytes:
+    """A request as it goes over the line. body: httpx's `json`, `data` or `files`."""
+    request = httpx.Request(method, url + path, **body)  # type: ignore[arg-type]
     content = request.read()
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + content
+    return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + content
 
 
 @dataclass

@@ -11,13 +11,14 @@ To reach: at concurrency 1 less than 2 ms at p50 over the bare model, which this
 milliseconds a request hold on a busy machine, too; LitServe's processes also spend some while they wait.
 
 The soak asks every route of one server from 8 clients while the towers' version changes every 20 s: no error, and
-memory that after the first tenth grows by less than 5%.
+memory that after the first tenth grows by less than 5%. The decoder's cache of prompts is filled before.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -150,9 +151,11 @@ def verdict(milliseconds: float) -> str:
 
 
 def mixed(url: str) -> list[bytes]:
-    """A request for each route, as people would mix them."""
-    from tests.components.inference.server.small import picture, sound
+    """A request for each route, as people would mix them; thumbs and outcomes are of an answer given before."""
+    from benchmarks.models import picture, sound
 
+    answer = httpx.post(url + "/v1/classify", json={"model": "classifier", "input": "red"})
+    of = {"id": answer.headers["x-request-id"]}
     talk = {"model": "decoder", "messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 16}
     data = {"model": "recogniser"}
     return [
@@ -163,13 +166,25 @@ def mixed(url: str) -> list[bytes]:
         packed(url, "/v1/classify", json={"model": "classifier", "input": "red"}),
         packed(url, "/v1/search", data={"text": "a red circle"}),
         packed(url, "/v1/search", files={"image": ("a.png", picture())}),
+        packed(url, "/v1/search", files={"audio": ("a.wav", sound())}),
         packed(url, "/v1/audio/transcriptions", files={"file": ("a.wav", sound())}, data=data),
+        packed(url, "/v1/feedback", json=of | {"thumb": 1}),
+        packed(url, "/v1/outcomes", json=of | {"metric": "sold", "value": 3}),
+        *(packed(url, path, "GET") for path in ("/v1/models", "/v1/models/search", "/v1/pictures/0", "/metrics")),
     ]
+
+
+def fill(url: str) -> None:
+    """Fill what the decoder keeps of earlier prompts, which has a bound (64 MiB): what grows afterwards has none."""
+    for number in range(150):  # of half a MiB each
+        digits = "".join(random.Random(number).choices("0123456789", k=240))  # a token each
+        body = {"model": "decoder", "prompt": digits, "max_tokens": 1}
+        httpx.post(url + "/v1/completions", json=body).raise_for_status()
 
 
 def soak(folder: Path, minutes: float) -> dict[str, Any]:
     """Mixed load for so long, with the towers' version changed every 20 s and memory read every 2 s."""
-    from tests.components.inference.server.small import deploy, towers, version
+    from benchmarks.models import deploy, towers, version
 
     versions = [version(folder / "models" / "search", "v1"), version(towers(folder / "models" / "other", 1), "v2")]
     over, memory, swaps = threading.Event(), list[tuple[float, int]](), 0
@@ -184,6 +199,7 @@ def soak(folder: Path, minutes: float) -> dict[str, Any]:
                     swaps += 1
                     deploy(folder / "serving", "search", versions[swaps % 2], swaps + 1)
 
+        fill(url)
         watcher = threading.Thread(target=watch)
         watcher.start()
         taken = load(url, mixed(url), 8, minutes * 60)
@@ -207,18 +223,10 @@ def soak(folder: Path, minutes: float) -> dict[str, Any]:
     }
 
 
-def models(folder: Path) -> None:
-    """One of each kind, of the demo's size."""
-    from components.transformer.config import TransformerConfig
-    from tests.components.inference.server.small import MODELS, deploy, pictures, version
-
-    shape = TransformerConfig(width=128, depth=2, heads=4)
-    for name, make in MODELS.items():
-        deploy(folder / "serving", name, version(make(folder / "models" / name, 0, shape)))  # type: ignore[call-arg]
-    pictures(folder / "pictures")
-
-
 def main() -> None:
+    from benchmarks.models import everything
+    from components.transformer.config import TransformerConfig
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of each measurement (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="the median counts (default: 3)")
@@ -228,7 +236,7 @@ def main() -> None:
     result: dict[str, Any] = {"environment": environment("torch", "fastapi", "uvicorn", "litserve")}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        models(folder)
+        everything(folder, TransformerConfig(width=128, depth=2, heads=4))  # the demo's size
         if given.minutes:
             result["soak"] = found = soak(folder, given.minutes)
             print({name: value for name, value in found.items() if name != "memory"})

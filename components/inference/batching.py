@@ -96,6 +96,7 @@ class Batcher(Generic[Item, Result]):
             self._closed = True
             self._changed.notify()
         self._thread.join()
+        del self.work  # its model mostly holds this batcher: the circle would keep both until a full collection
 
     def _run(self) -> None:
         while calls := self._next():

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from components.inference.server.errors import GONE, ApiError, api_error
-from components.inference.server.fleet import Arm, Deployment, Fleet
+from components.inference.server.fleet import Candidate, Deployment, Fleet
 from components.inference.server.metrics import Metrics
 from components.inference.server.served import Kind
 from components.inference.server.settings import Settings
@@ -58,24 +58,33 @@ class Task:
     input: Any
 
 
-class Work:
-    """One attempt of one deployment at a task."""
+class Attempt:
+    """One deployment at work on a task. started, deadline: by time.monotonic; a shadow has its own."""
 
-    def __init__(self, desk: "Desk", task: Task, arm: Arm, id: str, started: float) -> None:
-        self.desk, self.task, self.arm, self.id, self.started = desk, task, arm, id, started
+    def __init__(self, desk: "Desk", task: Task, by: Candidate, id: str, started: float, deadline: float) -> None:
+        self.desk, self.task, self.by, self.id = desk, task, by, id
+        self.started, self.deadline = started, deadline
         self._over = False
-        arm.deployment.enter()
+        self.deployment.enter()
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.by.deployment
+
+    @property
+    def version(self) -> str:
+        return self.deployment.version.version
 
     def finish(self, status: int, output: Any = None, prompt_tokens: int = 0, tokens: int = 0) -> None:
         """Leave the deployment and write down what came of it; only the first call counts."""
         if self._over:
             return
         self._over = True
-        self.arm.deployment.leave()
+        self.deployment.leave()
         seconds = time.monotonic() - self.started
-        name, version = self.task.name, self.arm.deployment.version
+        name, version = self.task.name, self.deployment.version
         metrics = self.desk.metrics
-        metrics.seconds.labels(self.task.route, name, version.version, self.arm.role).observe(seconds)
+        metrics.seconds.labels(self.task.route, name, version.version, self.by.role).observe(seconds)
         for kind, count in (("prompt", prompt_tokens), ("completion", tokens)):
             if count:
                 metrics.tokens.labels(name, version.version, kind).inc(count)
@@ -85,8 +94,8 @@ class Work:
             name=name,
             version=version.version,
             commit=version.commit,
-            role=self.arm.role,
-            experiment=self.arm.experiment,
+            role=self.by.role,
+            experiment=self.by.experiment,
             route=self.task.route,
             status=status,
             seconds=seconds,
@@ -114,10 +123,10 @@ class Desk:
         self,
         request: Request,
         task: Task,
-        compute: Callable[[Deployment], Awaitable[T]],
+        compute: Callable[[Attempt], Awaitable[T]],
         output: Callable[[T], Awaitable[Any]],
-    ) -> tuple[Work, T]:
-        """A result, and the work to finish once the answer is complete.
+    ) -> tuple[Attempt, T]:
+        """A result, and the attempt to finish once the answer is complete.
 
         output: of a shadow's result, what is written down.
 
@@ -125,34 +134,34 @@ class Desk:
             ApiError: nobody could answer.
         """
         ask = Ask.of(request)
-        arms, shadow = self.fleet.choose(task.name, task.user)
-        for arm in arms:
-            last = arm is arms[-1]
-            work = Work(self, task, arm, task.id if last else str(uuid.uuid4()), ask.started)
+        candidates, shadow = self.fleet.choose(task.name, task.user)
+        for by in candidates:
+            last = by is candidates[-1]
+            attempt = Attempt(self, task, by, task.id if last else str(uuid.uuid4()), ask.started, ask.deadline)
             try:
-                result = await within(request, compute(arm.deployment), ask.deadline)
+                result = await within(request, compute(attempt), ask.deadline)
             except BaseException as error:
                 if not isinstance(error, Exception):  # cancelled: the server ends
-                    work.finish(GONE)
+                    attempt.finish(GONE)
                     raise
                 told = api_error(error)
-                work.finish(told.status)
+                attempt.finish(told.status)
                 if told.status != 500 or last:
                     raise told from None
-                log.warning("%s %s failed; the champion answers", task.name, arm.deployment.version.version)
+                log.warning("%s %s failed; the champion answers", task.name, attempt.version)
                 continue
-            work.id = task.id
+            attempt.id = task.id
             if shadow:
                 self._copy(ask, task, shadow, compute, output)
-            return work, result
-        raise AssertionError("the last arm returns or raises")
+            return attempt, result
+        raise AssertionError("the last candidate returns or raises")
 
     def _copy(
         self,
         ask: Ask,
         task: Task,
-        shadow: Arm,
-        compute: Callable[[Deployment], Awaitable[T]],
+        shadow: Candidate,
+        compute: Callable[[Attempt], Awaitable[T]],
         output: Callable[[T], Awaitable[Any]],
     ) -> None:
         """Have the shadow compute the same once the answer has left, unless it has enough to do."""
@@ -160,27 +169,36 @@ class Desk:
             self.metrics.shadows.labels(task.name, "left out").inc()
             return
         self._shadows += 1
-        work = Work(self, task, shadow, str(uuid.uuid4()), 0.0)  # entered now: a swap waits for it
+        attempt = Attempt(self, task, shadow, str(uuid.uuid4()), 0.0, 0.0)  # entered now: a swap waits for it
 
         async def run() -> None:
-            work.started = time.monotonic()
+            attempt.started = time.monotonic()
+            attempt.deadline = attempt.started + self.settings.timeout
             try:
                 async with asyncio.timeout(self.settings.timeout):
-                    written = await output(await compute(shadow.deployment))
-                work.finish(200, {"shadow_of": task.id, "output": written})
+                    written = await output(await compute(attempt))
+                attempt.finish(200, {"shadow_of": task.id, "output": written})
                 self.metrics.shadows.labels(task.name, "computed").inc()
             except Exception as error:
-                work.finish(api_error(error).status, {"shadow_of": task.id})
+                attempt.finish(api_error(error).status, {"shadow_of": task.id})
                 self.metrics.shadows.labels(task.name, "failed").inc()
             finally:
-                work.finish(GONE)
+                attempt.finish(GONE)
                 self._shadows -= 1
 
         ask.after.append(run())
 
 
 async def within(request: Request, work: Awaitable[T], deadline: float) -> T:
-    """The result, unless the deadline passes (TimeoutError) or the client goes (ApiError 499); then the work ends."""
+    """The result of `work`, which is cancelled and has ended where this raises.
+
+    deadline: by time.monotonic.
+
+    Raises:
+        TimeoutError: the deadline passed.
+        ApiError: the client has gone (499).
+        Exception: what `work` raised.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from components.inference import pointer as pointers
 from components.inference.experiment.assignment import assign
@@ -28,6 +28,7 @@ from components.inference.traffic import Role
 
 log = logging.getLogger(__name__)
 Load = Callable[[Path], Served]
+R = TypeVar("R")
 
 
 @dataclass(eq=False)
@@ -37,7 +38,7 @@ class Deployment:
     name: str
     version: Version
     kind: Kind
-    runner: Any  # by kind: server/runners.py
+    runner: Runner
     inside: int = 0  # requests that have entered and not left
     empty: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -49,6 +50,11 @@ class Deployment:
         self.inside -= 1
         if not self.inside:
             self.empty.set()
+
+    def running(self, kind: type[R]) -> R:
+        """The runner as one of this class, which it is where `Fleet.named` was asked for its kind."""
+        assert isinstance(self.runner, kind)
+        return self.runner
 
     async def close(self) -> None:
         """Once all have left."""
@@ -63,8 +69,8 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """Who is to answer a request, and in which part."""
+class Candidate:
+    """Who may answer a request, and in which part."""
 
     deployment: Deployment
     role: Role
@@ -130,21 +136,22 @@ class Fleet:
             raise ApiError(400, f"The model {name!r} is a {slot.champion.kind}, not a {kind}.", "wrong_model", "model")
         return name
 
-    def choose(self, name: str, user: str) -> tuple[list[Arm], Arm | None]:
+    def choose(self, name: str, user: str) -> tuple[list[Candidate], Candidate | None]:
         """Who answers, first choice first, and who computes the same in the shadow. `name`: from `named`."""
         slot = self.slots[name]
         assert slot.champion is not None
         if slot.challenger is None or slot.trial is None:
-            return [Arm(slot.champion, "champion", None)], None
+            return [Candidate(slot.champion, "champion", None)], None
         trial = slot.trial
         if trial.mode == "shadow":
             copied = random.random() < trial.share
-            shadow = Arm(slot.challenger, "shadow", trial.experiment) if copied else None
-            return [Arm(slot.champion, "champion", trial.experiment)], shadow
+            shadow = Candidate(slot.challenger, "shadow", trial.experiment) if copied else None
+            return [Candidate(slot.champion, "champion", trial.experiment)], shadow
         if assign(user, trial.experiment, trial.share) == "champion":
-            return [Arm(slot.champion, "champion", trial.experiment)], None
+            return [Candidate(slot.champion, "champion", trial.experiment)], None
         # where the challenger breaks, the champion answers; outside the experiment, for the user is not its own
-        return [Arm(slot.challenger, "challenger", trial.experiment), Arm(slot.champion, "champion", None)], None
+        tried = Candidate(slot.challenger, "challenger", trial.experiment)
+        return [tried, Candidate(slot.champion, "champion", None)], None
 
     async def follow(self) -> None:
         """Look at the pointers again and again, until cancelled."""
@@ -222,7 +229,7 @@ class Fleet:
         if kind and served.about.kind != kind:
             raise ValueError(f"it is a {served.about.kind}, and {name} serves a {kind}")
         seen = self.metrics.batches.labels(name).observe
-        runner: Runner = RUNNERS[served.about.kind](served, Tools(self.settings, name, seen, self.pictures))
+        runner = RUNNERS[served.about.kind](served, Tools(self.settings, name, seen, self.pictures))
         try:
             runner.warm()
         except BaseException:
@@ -240,11 +247,16 @@ class Fleet:
         slot.since = slot.since if champion in before[:1] else int(time.time())
         for old in before:
             if old not in slot.deployments:
-                task = asyncio.get_running_loop().create_task(old.close())
+                task = asyncio.get_running_loop().create_task(self._retire(old))
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
         who = f"{champion.version.version}" + (f" and {challenger.version.version}" if challenger else "")
         log.info("%s is served by %s (serial %d)", name, who, pointer.serial)
+
+    async def _retire(self, old: Deployment) -> None:
+        await old.close()
+        if old.version.version not in [each.version.version for each in self.slots[old.name].deployments]:
+            self.metrics.forget(old.name, old.version.version)
 
     def _refuse(self, name: str, slot: Slot, problem: str) -> None:
         if problem != slot.problem:

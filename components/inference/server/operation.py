@@ -1,23 +1,29 @@
 """Routes for those who run the server and those who judge its answers: health, metrics, models, thumbs, outcomes."""
 
 import re
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from components.inference.server.desk import Desk
 from components.inference.server.errors import ApiError
+from components.inference.server.runners import Decoding
 from components.inference.server.schemas import PROBLEMS, FeedbackBody, OutcomeBody
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-PAGE = "playground.html"
-POLICY = (  # the page holds its own script and style, talks to its own server, and is framed by nobody
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' blob: data:; "
+PLAYGROUND = {  # where each of its files is asked for
+    "/": ("playground.html", "text/html"),
+    "/playground.css": ("playground.css", "text/css"),
+    "/playground.js": ("playground.js", "text/javascript"),
+}
+POLICY = (  # nothing but its own files and its own server, in no other page's frame
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -42,18 +48,31 @@ def health(routes: APIRouter, desk: Desk) -> None:
 
     @routes.get("/metrics", summary="Figures for Prometheus")
     async def prometheus() -> Response:
-        metrics.waiting.clear()
-        for slot in fleet.slots.values():
-            for each in slot.deployments:
-                metrics.waiting.labels(each.name, each.version.version).set(each.runner.waiting)
+        for gauge in (metrics.waiting, *metrics.engine.values()):
+            gauge.clear()
+        for each in [each for slot in fleet.slots.values() for each in slot.deployments]:
+            metrics.waiting.labels(each.name, each.version.version).set(each.runner.waiting)
+            if isinstance(each.runner, Decoding):
+                statistics = each.runner.engine.statistics()
+                for figure, gauge in metrics.engine.items():
+                    gauge.labels(each.name, each.version.version).set(getattr(statistics, figure))
         metrics.dropped.set(desk.traffic.dropped)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @routes.get("/", summary="The playground", include_in_schema=False)
-    async def playground() -> HTMLResponse:
-        return HTMLResponse(page, headers={"content-security-policy": POLICY, "referrer-policy": "no-referrer"})
 
-    page = files("components.inference.server").joinpath(PAGE).read_text(encoding="utf-8")
+def playground(routes: APIRouter, _: Desk) -> None:
+    headers = {"content-security-policy": POLICY, "referrer-policy": "no-referrer", "cache-control": "no-cache"}
+
+    def file(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
+        content = files("components.inference.server").joinpath(name).read_bytes()
+
+        async def send() -> Response:
+            return Response(content, media_type=kind, headers=headers)
+
+        return send
+
+    for path, (name, kind) in PLAYGROUND.items():
+        routes.add_api_route(path, file(name, kind), include_in_schema=False)
 
 
 def models(routes: APIRouter, desk: Desk) -> None:
@@ -100,6 +119,6 @@ def judgements(routes: APIRouter, desk: Desk) -> None:
 
 def router(desk: Desk) -> APIRouter:
     routes = APIRouter(responses=PROBLEMS)
-    for add in (health, models, judgements):
+    for add in (health, playground, models, judgements):
         add(routes, desk)
     return routes

@@ -5,7 +5,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Tools(NamedTuple):
     pictures: Sequence[Picture]
 
 
+@runtime_checkable
 class Runner(Protocol):
     @property
     def waiting(self) -> int:
@@ -109,9 +110,10 @@ class Searching:
         self.model.tokenizer.encode_special_tokens = True  # <pad> in a text is no padding
         config = tools.settings.batch
         self._model_lock = threading.Lock()  # its two batchers take turns: a model is computed by one thread at a time
+        self.index = PictureIndex(tools.pictures, self.model.embed_images) if tools.pictures else None
+        # the threads begin last: nobody would end them if something before failed
         self.texts: Batcher[str, Embedded] = Batcher(self._texts, config, f"{tools.name} texts", tools.seen)
         self.images: Batcher[bytes, Embedded] = Batcher(self._images, config, f"{tools.name} images", tools.seen)
-        self.index = PictureIndex(tools.pictures, self.model.embed_images) if tools.pictures else None
 
     @property
     def waiting(self) -> int:

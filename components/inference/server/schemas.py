@@ -34,12 +34,12 @@ class Sampled(Body):
     """What chat and text completions share."""
 
     model: Model
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    n: Literal[1] = 1
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 1.0  # null, which clients send for None: the default
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
+    n: Literal[1] | None = 1
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
-    stream: bool = False
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
     user: Annotated[Words, Field(max_length=200, description="Whom you ask for: a user stays in one arm.")] | None = (
         None
@@ -73,7 +73,7 @@ class ChatBody(Sampled):
 
 class CompletionBody(Sampled):
     prompt: Words | Annotated[list[Words], Field(min_length=1, max_length=1)]
-    max_tokens: Annotated[int, Field(ge=1)] = 16
+    max_tokens: Annotated[int, Field(ge=1)] | None = 16
 
 
 class EmbeddingsBody(Body):

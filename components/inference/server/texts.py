@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 from components.decoders.config import SamplingConfig
 from components.inference.server import chat
 from components.inference.server.completion import Completion
-from components.inference.server.desk import Ask, Desk, Task, Work
+from components.inference.server.desk import Ask, Attempt, Desk, Task
 from components.inference.server.errors import GONE, ApiError, api_error
-from components.inference.server.fleet import Deployment
+from components.inference.server.runners import Decoding
 from components.inference.server.schemas import PROBLEMS, ChatBody, CompletionBody, Sampled
 
 Choice = Callable[[str, str | None], dict[str, Any]]  # text and finish reason -> one choice of an answer
@@ -60,17 +60,18 @@ class Answer:
         limit = self.desk.settings.limits.characters
         if len(prompt) > limit:
             raise ApiError(400, f"The prompt has more than {limit:,} characters.", "context_length_exceeded")
-        sampling = SamplingConfig(temperature=float(self.body.temperature), top_p=float(self.body.top_p))
+        temperature = 1.0 if self.body.temperature is None else float(self.body.temperature)
+        sampling = SamplingConfig(temperature=temperature, top_p=float(self.body.top_p or 1.0))
         seed = random.getrandbits(63) if self.body.seed is None else self.body.seed
-        deadline = Ask.of(self.request).deadline
-        stream = self.body.stream
+        stream = bool(self.body.stream)
 
-        async def compute(deployment: Deployment) -> Begun:
-            completion = await deployment.runner.start(prompt, sampling, most, seed, stops, deadline)
+        async def compute(attempt: Attempt) -> Begun:
+            runner = attempt.deployment.running(Decoding)
+            completion = await runner.start(prompt, sampling, most, seed, stops, attempt.deadline)
             begun = Begun(completion, trim=self.kind.startswith("chat"))
             try:
                 await begun.start()
-                self._first_token(deployment)
+                self._first_token(attempt)
                 if not stream:
                     begun.first = await begun.text()
             except BaseException:
@@ -78,53 +79,53 @@ class Answer:
                 raise
             return begun
 
-        work, begun = await self.desk.begin(self.request, self.task, compute, Begun.text)
-        headers = {"x-tsumugi-version": work.arm.deployment.version.version}
+        attempt, begun = await self.desk.begin(self.request, self.task, compute, Begun.text)
+        headers = {"x-tsumugi-version": attempt.version}
         if stream:
-            return EventStream(self._events(work, begun, piece), lambda: self._end(work, begun, GONE), headers)
+            return EventStream(self._events(attempt, begun, piece), lambda: self._end(attempt, begun, GONE), headers)
         text = begun.first
-        self._end(work, begun, 200, text)
-        body = self._envelope(work, [whole(text, begun.completion.finish)]) | {"usage": _usage(begun.completion)}
+        self._end(attempt, begun, 200, text)
+        body = self._envelope(attempt, [whole(text, begun.completion.finish)]) | {"usage": _usage(begun.completion)}
         return JSONResponse(body, headers=headers)
 
-    def _envelope(self, work: Work, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _envelope(self, attempt: Attempt, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": self.kind,
             "created": self.created,
             "model": self.task.name,
-            "system_fingerprint": work.arm.deployment.version.version,
+            "system_fingerprint": attempt.version,
             "choices": choices,
         }
 
-    async def _events(self, work: Work, begun: Begun, piece: Choice) -> AsyncIterator[str]:
+    async def _events(self, attempt: Attempt, begun: Begun, piece: Choice) -> AsyncIterator[str]:
         options, text = self.body.stream_options, ""
         usage = bool(options and options.include_usage)
         extra = {"usage": None} if usage else {}
         try:
-            yield _event(self._envelope(work, [piece("", None)]) | extra)
+            yield _event(self._envelope(attempt, [piece("", None)]) | extra)
             async for part in begun.pieces():
                 text += part
-                yield _event(self._envelope(work, [piece(part, None)]) | extra)
-            yield _event(self._envelope(work, [piece("", begun.completion.finish)]) | extra)
+                yield _event(self._envelope(attempt, [piece(part, None)]) | extra)
+            yield _event(self._envelope(attempt, [piece("", begun.completion.finish)]) | extra)
             if usage:
-                yield _event(self._envelope(work, []) | {"usage": _usage(begun.completion)})
-            self._end(work, begun, 200, text)
+                yield _event(self._envelope(attempt, []) | {"usage": _usage(begun.completion)})
+            self._end(attempt, begun, 200, text)
         except Exception as error:  # the status has left already: the error is an event
             told = api_error(error)
-            self._end(work, begun, told.status, text)
+            self._end(attempt, begun, told.status, text)
             yield _event(told.body())
         yield "data: [DONE]\n\n"
 
-    def _first_token(self, deployment: Deployment) -> None:
-        seconds = time.monotonic() - Ask.of(self.request).started
-        self.desk.metrics.first.labels(deployment.name, deployment.version.version).observe(seconds)
+    def _first_token(self, attempt: Attempt) -> None:
+        seconds = time.monotonic() - attempt.started
+        self.desk.metrics.first.labels(self.task.name, attempt.version).observe(seconds)
 
-    def _end(self, work: Work, begun: Begun, status: int, text: str = "") -> None:
+    def _end(self, attempt: Attempt, begun: Begun, status: int, text: str = "") -> None:
         """Free what the answer holds and write it down; only the first call counts."""
         completion = begun.completion
         completion.cancel()
-        work.finish(status, {"text": text, "finish": completion.finish}, completion.prompt_tokens, completion.tokens)
+        attempt.finish(status, {"text": text, "finish": completion.finish}, completion.prompt_tokens, completion.tokens)
 
 
 class EventStream(StreamingResponse):
@@ -157,7 +158,7 @@ def router(desk: Desk) -> APIRouter:
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         messages = [(message.role, message.text) for message in body.messages]
         task = desk.task(request, body.model, "decoder", body.user, {"messages": messages})
-        answer = Answer(desk, request, task, body, "chat.completion" + ".chunk" * body.stream, "chatcmpl-")
+        answer = Answer(desk, request, task, body, "chat.completion" + ".chunk" * bool(body.stream), "chatcmpl-")
 
         def whole(text: str, finish: str | None) -> dict[str, Any]:
             message = {"role": "assistant", "content": text, "refusal": None}
@@ -179,6 +180,6 @@ def router(desk: Desk) -> APIRouter:
         def piece(text: str, finish: str | None) -> dict[str, Any]:
             return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
 
-        return await answer.respond(prompt, body.max_tokens, body.stops, piece, piece)
+        return await answer.respond(prompt, body.max_tokens or 16, body.stops, piece, piece)
 
     return routes

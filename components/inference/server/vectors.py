@@ -10,18 +10,17 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from components.inference.server.desk import Ask, Desk, Work
+from components.inference.server.desk import Attempt, Desk
 from components.inference.server.errors import ApiError
-from components.inference.server.fleet import Deployment
 from components.inference.server.media import check_picture, check_sound
-from components.inference.server.runners import Embedded
+from components.inference.server.runners import Classifying, Embedded, Hearing, Searching
 from components.inference.server.schemas import PROBLEMS, ClassifyBody, EmbeddingsBody
 
 Format = Literal["json", "text", "verbose_json"]
 
 
-def headers(work: Work) -> dict[str, str]:
-    return {"x-tsumugi-version": work.arm.deployment.version.version}
+def headers(attempt: Attempt) -> dict[str, str]:
+    return {"x-tsumugi-version": attempt.version}
 
 
 def digest(data: bytes) -> dict[str, Any]:
@@ -36,7 +35,7 @@ async def refuse_others(request: Request, *names: str) -> None:
 
 
 async def nothing(result: Any) -> None:
-    """A shadow's vectors are not written down."""
+    """What `Desk.begin` writes down of a shadow's vectors: none of their numbers, only that they were computed."""
 
 
 def checked(texts: str | list[str], desk: Desk) -> list[str]:
@@ -55,22 +54,22 @@ def embeddings(routes: APIRouter, desk: Desk) -> None:
     async def embeddings(body: EmbeddingsBody, request: Request) -> Response:
         texts = checked(body.input, desk)
         task = desk.task(request, body.model, "search", body.user, {"input": texts})
-        deadline = Ask.of(request).deadline
 
-        async def compute(deployment: Deployment) -> list[Embedded]:
-            return await deployment.runner.texts(texts, deadline)
+        async def compute(attempt: Attempt) -> list[Embedded]:
+            rows = await attempt.deployment.running(Searching).texts(texts, attempt.deadline)
+            size = len(rows[0].vector)
+            if body.dimensions not in (None, size):
+                raise ApiError(400, f"The vectors have {size} dimensions.", "invalid_value", "dimensions")
+            return rows
 
-        work, rows = await desk.begin(request, task, compute, nothing)
+        attempt, rows = await desk.begin(request, task, compute, nothing)
         tokens = sum(row.tokens for row in rows)
-        work.finish(200, prompt_tokens=tokens)
-        size = len(rows[0].vector)
-        if body.dimensions not in (None, size):
-            raise ApiError(400, f"The vectors have {size} dimensions.", "invalid_value", "dimensions")
+        attempt.finish(200, prompt_tokens=tokens)
         as_asked: Callable[[Any], Any] = _base64 if body.encoding_format == "base64" else np.ndarray.tolist
         data = [{"object": "embedding", "index": i, "embedding": as_asked(row.vector)} for i, row in enumerate(rows)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         answer = {"object": "list", "data": data, "model": task.name, "usage": usage}
-        return JSONResponse(answer, headers=headers(work))
+        return JSONResponse(answer, headers=headers(attempt))
 
 
 def _base64(vector: Any) -> str:
@@ -82,21 +81,20 @@ def classify(routes: APIRouter, desk: Desk) -> None:
     async def classify(body: ClassifyBody, request: Request) -> Response:
         texts = checked(body.input, desk)
         task = desk.task(request, body.model, "classifier", body.user, {"input": texts})
-        deadline = Ask.of(request).deadline
 
-        async def compute(deployment: Deployment) -> list[dict[str, Any]]:
-            classes = deployment.runner.model.classes
-            rows = await deployment.runner.texts(texts, deadline)
-            named = [dict(zip(classes, row.tolist(), strict=True)) for row in rows]
+        async def compute(attempt: Attempt) -> list[dict[str, Any]]:
+            runner = attempt.deployment.running(Classifying)
+            rows = await runner.texts(texts, attempt.deadline)
+            named = [dict(zip(runner.model.classes, row.tolist(), strict=True)) for row in rows]
             best = [max(row, key=row.__getitem__) for row in named]
             return [
                 {"index": i, "label": label, "probabilities": row}
                 for i, (label, row) in enumerate(zip(best, named, strict=True))
             ]
 
-        work, data = await desk.begin(request, task, compute, _labels)
-        work.finish(200, await _labels(data))
-        return JSONResponse({"object": "list", "data": data, "model": task.name}, headers=headers(work))
+        attempt, data = await desk.begin(request, task, compute, _labels)
+        attempt.finish(200, await _labels(data))
+        return JSONResponse({"object": "list", "data": data, "model": task.name}, headers=headers(attempt))
 
 
 async def _labels(data: list[dict[str, Any]]) -> Any:
@@ -105,25 +103,31 @@ async def _labels(data: list[dict[str, Any]]) -> Any:
 
 async def heard(
     desk: Desk, request: Request, model: str | None, file: UploadFile, step: bool = False
-) -> tuple[str, float, Work]:
-    """The transcript of an uploaded sound, its seconds, and the finished work."""
+) -> tuple[str, float, Attempt]:
+    """The transcript of an uploaded sound, the seconds that the sound lasts, and the attempt, which is finished.
+
+    model: None for the first recogniser. step: the transcript is not the answer; it gets a row of its own.
+
+    Raises:
+        ApiError: the file is no sound within the limits, no such model serves, or it could not answer.
+    """
     data = await file.read()
     seconds = await run_in_threadpool(check_sound, data, desk.settings.limits)
     task = desk.task(request, model, "recogniser", None, {"sound": digest(data) | {"seconds": seconds}}, step)
-    deadline = Ask.of(request).deadline
 
-    async def compute(deployment: Deployment) -> str:
-        if seconds > deployment.runner.longest:
-            longest = f"{deployment.runner.longest:g}"
+    async def compute(attempt: Attempt) -> str:
+        runner = attempt.deployment.running(Hearing)
+        if seconds > runner.longest:
+            longest = f"{runner.longest:g}"
             raise ApiError(400, f"The sound lasts {seconds:.1f} s; the model hears {longest} s.", "too_large", "file")
-        return (await deployment.runner.sounds([data], deadline))[0]
+        return (await runner.sounds([data], attempt.deadline))[0]
 
     async def written(text: str) -> dict[str, str]:
         return {"text": text}
 
-    work, text = await desk.begin(request, task, compute, written)
-    work.finish(200, {"text": text})
-    return text, seconds, work
+    attempt, text = await desk.begin(request, task, compute, written)
+    attempt.finish(200, {"text": text})
+    return text, seconds, attempt
 
 
 def transcriptions(routes: APIRouter, desk: Desk) -> None:
@@ -139,16 +143,16 @@ def transcriptions(routes: APIRouter, desk: Desk) -> None:
         await refuse_others(request, "file", "model", "response_format", "language", "temperature")
         if temperature:
             raise ApiError(400, "Decoding is greedy: the temperature is 0.", "invalid_value", "temperature")
-        text, seconds, work = await heard(desk, request, model, file)
+        text, seconds, attempt = await heard(desk, request, model, file)
         if response_format == "text":
-            return PlainTextResponse(text + "\n", headers=headers(work))
+            return PlainTextResponse(text + "\n", headers=headers(attempt))
         answer: dict[str, Any] = {"text": text}
         if response_format == "verbose_json":
             segment = {"id": 0, "seek": 0, "start": 0.0, "end": seconds, "text": text, "tokens": [], "temperature": 0.0}
             unknown = {"avg_logprob": 0.0, "compression_ratio": 1.0, "no_speech_prob": 0.0}
             answer |= {"task": "transcribe", "language": language or "", "duration": seconds}
             answer |= {"segments": [segment | unknown]}
-        return JSONResponse(answer, headers=headers(work))
+        return JSONResponse(answer, headers=headers(attempt))
 
 
 def search(routes: APIRouter, desk: Desk) -> None:
@@ -166,9 +170,10 @@ def search(routes: APIRouter, desk: Desk) -> None:
             raise ApiError(400, "Search by one of text, image and audio.", "invalid_value", "text")
         if not desk.fleet.pictures:
             raise ApiError(404, "No pictures to search: start the server with --pictures.", "no_pictures")
-        transcript = None
+        transcript, by = None, None
         if audio is not None:
-            transcript, _, _ = await heard(desk, request, None, audio, step=True)
+            transcript, _, hearing = await heard(desk, request, None, audio, step=True)
+            by = {"model": hearing.task.name, "version": hearing.version}
             if not transcript.strip():
                 raise ApiError(400, "No words were heard.", "nothing_heard", "audio")
         words = transcript or text
@@ -176,11 +181,11 @@ def search(routes: APIRouter, desk: Desk) -> None:
         if image is not None:
             await run_in_threadpool(check_picture, data, desk.settings.limits)
         task = desk.task(request, model, "search", None, {"text": words} if words else {"picture": digest(data)})
-        deadline = Ask.of(request).deadline
 
-        async def compute(deployment: Deployment) -> list[dict[str, Any]]:
-            runner = deployment.runner
+        async def compute(attempt: Attempt) -> list[dict[str, Any]]:
+            runner, deadline = attempt.deployment.running(Searching), attempt.deadline
             [row] = await (runner.texts([words], deadline) if words else runner.images([data], deadline))
+            assert runner.index is not None
             near = await run_in_threadpool(runner.index.nearest, row.vector, limit)
             return [
                 {"key": each.key, "score": score, "text": each.text, "url": f"/v1/pictures/{number}"}
@@ -190,11 +195,11 @@ def search(routes: APIRouter, desk: Desk) -> None:
         async def written(found: list[dict[str, Any]]) -> dict[str, Any]:
             return {"found": [{"key": each["key"], "score": round(each["score"], 4)} for each in found]}
 
-        work, found = await desk.begin(request, task, compute, written)
-        work.finish(200, await written(found))
-        answer = {"id": work.id, "object": "list", "model": task.name, "transcript": transcript, "data": found}
-        answer["system_fingerprint"] = work.arm.deployment.version.version
-        return JSONResponse(answer, headers=headers(work))
+        attempt, found = await desk.begin(request, task, compute, written)
+        attempt.finish(200, await written(found))
+        answer = {"id": attempt.id, "object": "list", "model": task.name, "data": found}
+        answer |= {"transcript": transcript, "heard_by": by, "system_fingerprint": attempt.version}
+        return JSONResponse(answer, headers=headers(attempt))
 
     @routes.get("/v1/pictures/{number}", summary="One of the pictures that were found")
     async def picture(number: int) -> Response:

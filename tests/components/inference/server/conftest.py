@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.models import everything
 from components.inference.server.settings import Limits, Settings
-from tests.components.inference.server.small import everything, pictures, serve
+from tests.components.inference.server.small import serve
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +16,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `serving`, `models` and `pictures`; tests that change pointers copy the first."""
     root = tmp_path_factory.mktemp("small")
     everything(root)
-    pictures(root / "pictures")
     return root
 
 

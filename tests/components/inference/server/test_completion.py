@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.models import TEXTS
 from components.data.tokenizer import EOS, SPECIAL, train
 from components.inference.engine.stream import Stream
 from components.inference.server import chat
 from components.inference.server.completion import Completion, Spelling, Stops
-from tests.components.inference.server.small import TEXTS
 
 TOKENIZER = train(TEXTS, 300)
 SPELLING = Spelling(TOKENIZER, len(SPECIAL))

@@ -12,12 +12,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.models import picture, sound
 from components.inference.server.errors import ApiError
 from components.inference.server.keys import Keys, new_key, read
 from components.inference.server.limits import REMEMBERED, TokenBuckets, deeper
 from components.inference.server.media import check_picture, check_sound
 from components.inference.server.settings import Limits, Settings
-from tests.components.inference.server.small import picture, sound
 
 LIMITS = Limits()
 

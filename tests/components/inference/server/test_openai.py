@@ -11,12 +11,12 @@ import openai
 import pytest
 import torch
 
+from benchmarks.models import sound
 from components.data.tokenizer import EOS
 from components.decoders.config import SamplingConfig
 from components.decoders.sampling import generate
 from components.inference.server import chat
 from flows.stages.loaders import load
-from tests.components.inference.server.small import sound
 
 CPU = torch.device("cpu")
 GREEDY = SamplingConfig(temperature=0.0)
@@ -68,6 +68,18 @@ def test_a_stream_joins_to_the_whole(client: openai.OpenAI, seed: int | None) ->
     written = list(client.completions.create(model="decoder", prompt="a", max_tokens=5, temperature=0, stream=True))
     again = client.completions.create(model="decoder", prompt="a", max_tokens=5, temperature=0)
     assert "".join(event.choices[0].text for event in written) == again.choices[0].text
+
+
+def test_none_is_the_default(client: openai.OpenAI) -> None:
+    """Clients send null for it, as OpenAI's schema allows."""
+    plain: dict[str, Any] = {"model": "decoder", "seed": 3}
+    none: dict[str, Any] = dict.fromkeys(("temperature", "top_p", "n", "stream", "stop", "user"))
+    written = client.completions.create(**plain, prompt="a")
+    again = client.completions.create(**plain, **none, prompt="a", max_tokens=None)
+    assert again.choices == written.choices and again.usage == written.usage
+    talk: dict[str, Any] = plain | {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 4}
+    chatted = client.chat.completions.create(**talk)
+    assert client.chat.completions.create(**talk, **none, max_tokens=None).choices == chatted.choices
 
 
 def test_the_clients_own_helper_accumulates_a_stream(client: openai.OpenAI) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.models import WORD, picture, sound
 from components.inference.server.keys import new_key
 from components.inference.server.settings import Limits, Settings
-from tests.components.inference.server.small import picture, serve, sound
+from tests.components.inference.server.small import serve
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: make browser")
@@ -119,9 +120,11 @@ def test_a_recorded_voice_is_heard(page: Any) -> None:
     page.wait_for_selector("text=Recording 1 s")
     shot(page, "recording")
     page.click("#record")
-    page.wait_for_selector("#found .version, #found .error")
-    text = page.inner_text("#found")
-    assert "You said" in text or "No words were heard" in text
+    page.wait_for_selector("#found .heard, #found .error")
+    assert page.inner_text("#found .asked") == f"You said: “{WORD}”"
+    assert page.inner_text("#found .version") == "search v1.0.0"
+    assert page.inner_text("#found .heard") == "heard by recogniser v1.0.0"
+    assert page.locator("#found figure img").count() == 3
     shot(page, "voice")
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.models import picture, sound
 from components.inference.batching import BatchConfig
 from components.inference.server.keys import new_key
 from components.inference.server.settings import Limits, Settings
-from tests.components.inference.server.small import picture, serve, sound, until
+from tests.components.inference.server.small import serve, until
 
 CHAT = {"model": "decoder", "messages": [{"role": "user", "content": "Hi"}]}
 SHORT = CHAT | {"max_tokens": 2}
@@ -149,6 +150,42 @@ def test_malformed_bodies_get_openais_error(server: Any, body: bytes) -> None:
     answer = httpx.post(server.url + "/v1/chat/completions", content=body, headers=headers)
     assert answer.status_code in (400, 404), answer.text
     assert answer.json()["error"]["message"]
+
+
+JSON = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/classify", "/v1/feedback", "/v1/outcomes")
+FORMS = ("/v1/search", "/v1/audio/transcriptions")
+KINDS = {"json": "application/json", "form": "multipart/form-data; boundary=x", "no boundary": "multipart/form-data"}
+BODIES = (
+    b"", b"null", b"[]", b"{", b'"a"', b"{}", b"\xff\xfe", b"\x00" * 100, b"[" * 1000, b'{"model": [1]}',
+    b'{"\\ud800": 1}', b'{"model": "x", "input": 1, "prompt": {}, "id": null}', b"--x\r\n", b"--x--\r\n",
+    b'--x\r\ncontent-disposition: form-data; name="file"\r\n\r\nno file\r\n--x--\r\n',
+    b'--x\r\ncontent-disposition: form-data; name="audio"; filename="a"\r\n\r\n\r\n--x--\r\n',
+)  # fmt: skip
+
+
+def test_these_are_all_routes_that_take_a_body(server: Any) -> None:
+    paths = httpx.get(server.url + "/openapi.json").json()["paths"]
+    assert {path for path, ways in paths.items() if "post" in ways} == {*JSON, *FORMS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", [*JSON, *FORMS])
+def test_every_route_tells_openais_error(server: Any, path: str, kind: str) -> None:
+    with httpx.Client(base_url=server.url, headers={"content-type": KINDS[kind]}) as client:
+        answers = [client.post(path, content=body) for body in BODIES]
+        answers.append(client.put(path))
+    for answer in answers:
+        error = answer.json()["error"]
+        assert 400 <= answer.status_code < 500, answer.text
+        assert error.keys() == {"message", "type", "param", "code"} and error["message"]
+        assert error["type"] in ("invalid_request_error", "not_found_error")
+
+
+def test_vectors_of_another_length_are_refused_and_written_down_so(server: Any) -> None:
+    ask = {"model": "search", "input": "a", "dimensions": 3}
+    answer = httpx.post(server.url + "/v1/embeddings", json=ask)
+    refused(answer, 400, "invalid_value")
+    assert until(lambda: server.traffic.request(answer.headers["x-request-id"]))["status"] == 400
 
 
 def test_a_page_of_another_site_cannot_reach_an_open_server(server: Any) -> None:

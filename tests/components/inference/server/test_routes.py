@@ -1,5 +1,6 @@
 """Search, classes, judgements, health and metrics; and what is written down of each answer."""
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from benchmarks.models import WORD, picture, pictures, sound
 from components.inference.server.settings import Limits, Settings
 from flows.stages.loaders import load
-from tests.components.inference.server.small import picture, pictures, serve, sound, until
+from tests.components.inference.server.small import serve, until
 
 CPU = torch.device("cpu")
 
@@ -55,13 +58,21 @@ def test_a_picture_finds_itself(server: Any, small: Path) -> None:
 
 def test_a_voice_is_written_down_and_searched_by(server: Any, small: Path) -> None:
     data = sound(1.5)
-    [said] = load(small / "models" / "recogniser", CPU).model.transcribe([{"sound": data}])
     answer = form(server, audio=data)
-    if not said.strip():  # random weights may say nothing
-        assert answer.status_code == 400 and answer.json()["error"]["code"] == "nothing_heard"
-        return
-    assert answer.json()["transcript"] == said
-    assert answer.json()["data"] == form(server, text=said).json()["data"]
+    told = answer.json()
+    assert told["transcript"] == WORD  # what it has learnt to hear in this tone
+    assert told["heard_by"] == {"model": "recogniser", "version": "v1.0.0"}
+    assert told["data"] == form(server, text=WORD).json()["data"] and len(told["data"]) == 3
+    assert rows(server, answer)["input"] == {"text": WORD}
+    [heard] = [row for row in server.traffic.requests("recogniser") if row["route"] == "/v1/search"][-1:]
+    assert heard["output"] == {"text": WORD} and heard["input"]["sound"]["seconds"] == 1.5
+
+
+def test_silence_is_no_search(server: Any) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(8000), 8000, format="WAV")
+    answer = form(server, audio=file.getvalue())
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "nothing_heard"
 
 
 @pytest.mark.parametrize("parts", [{}, {"text": "a", "image": picture()}, {"text": ""}, {"text": "a", "limit": "0"}])
@@ -123,6 +134,35 @@ def test_metrics_count_what_happened(server: Any) -> None:
     text = httpx.get(server.url + "/metrics").text
     assert 'route="/v1/models/{model}",status="404"' in text and "xxx" not in text  # a template, not a path
     assert "tsumugi_traffic_dropped 0.0" in text
+
+
+def test_metrics_tell_of_a_decoders_engine(server: Any) -> None:
+    figures = ("slots", "prompt_tokens", "cached_tokens", "prefix_bytes")
+
+    def told() -> dict[str, float]:
+        text = httpx.get(server.url + "/metrics").text
+        of = r'_engine_{}\{{name="decoder",version="v1\.0\.0"\}} (\S+)'
+        return {figure: float(re.search(of.format(figure), text)[1]) for figure in figures}
+
+    before = told()
+    ask = {"model": "decoder", "prompt": "a small red circle " * 8, "max_tokens": 2}
+    read = [httpx.post(server.url + "/v1/completions", json=ask).json()["usage"]["prompt_tokens"] for _ in range(2)]
+    after = told()
+    assert after["slots"] == 16 and after["prompt_tokens"] - before["prompt_tokens"] == sum(read)
+    known = (read[0] - 1) // 16 * 16  # whole blocks, short of the last token, are known the second time
+    assert after["cached_tokens"] - before["cached_tokens"] >= known > 0 and after["prefix_bytes"] > 0
+    with httpx.Client(base_url=server.url) as client:
+        assert 'tsumugi_waiting{name="search",version="v1.0.0"} 0.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/", "html"), ("/playground.css", "css"), ("/playground.js", "javascript")]
+)
+def test_the_playground_runs_nothing_but_its_own_files(server: Any, path: str, kind: str) -> None:
+    answer = httpx.get(server.url + path)
+    assert answer.status_code == 200 and answer.headers["content-type"] == f"text/{kind}; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
 
 
 def test_nothing_deployed_is_alive_and_not_ready(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """New versions under load: swapped without a lost or mixed answer, refused when bad; canaries and shadows."""
 
+import asyncio
+import gc
 import json
+import re
 import shutil
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +19,15 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.models import decoder, deploy, towers, version
 from components.inference import pointer
 from components.inference.experiment.assignment import assign
 from components.inference.server.desk import Ask
+from components.inference.server.pictures import find
+from components.inference.server.runners import Searching, Tools
 from components.inference.server.settings import Limits, Settings
 from flows.stages.loaders import load
-from tests.components.inference.server.small import challenger, decoder, deploy, serve, towers, until, version
+from tests.components.inference.server.small import challenger, serve, until
 
 CPU = torch.device("cpu")
 
@@ -252,6 +259,58 @@ def test_a_shadow_computes_the_same_after_the_answer_and_never_delays_it(
         assert row["version"] == "v2" and row["experiment"] == "e1" and row["status"] == 200
         original = server.traffic.request(row["output"]["shadow_of"])
         assert original["id"] in ids and original["input"] == row["input"]
+
+
+def test_a_shadow_has_a_clock_and_a_deadline_of_its_own(tmp_path: Path, unlimited: Limits) -> None:
+    """The answer takes a while, and its deadline passes while the shadow is at work."""
+    first, second = (version(decoder(tmp_path / f"v{i}", seed=i), f"v{i}") for i in (1, 2))
+    deploy(tmp_path / "serving", "decoder", first, trial=challenger(second, 1.0, "shadow"))
+    with serve(Settings(tmp_path / "serving", limits=unlimited)) as server:
+        slot = server.fleet.slots["decoder"]
+
+        def slow_down(deployment: Any, seconds: float) -> None:
+            start = deployment.runner.start
+
+            async def late(*given: Any) -> Any:
+                await asyncio.sleep(seconds)
+                return await start(*given)
+
+            deployment.runner.start = late
+
+        slow_down(slot.champion, 0.5)
+        slow_down(slot.challenger, 2.0)
+        body = {"model": "decoder", "prompt": "a", "max_tokens": 2}
+        answer = httpx.post(server.url + "/v1/completions", json=body, headers={"x-request-timeout": "2"})
+        assert answer.status_code == 200
+        [row] = until(lambda: [row for row in server.traffic.requests("decoder") if row["role"] == "shadow"])
+        assert row["status"] == 200
+        told = httpx.get(server.url + "/metrics").text
+        series = r'tsumugi_first_token_seconds_sum\{name="decoder",version="v2"\} (\S+)'
+        assert float(re.search(series, told)[1]) <= row["seconds"]  # which begins after the answer has left
+
+
+def test_a_replaced_version_is_freed_without_the_collector_and_its_series_end(
+    server: Any, versions: list[pointer.Version]
+) -> None:
+    embed(server.url, "red")
+    model = weakref.ref(server.fleet.slots["search"].champion.runner.model.model)
+    gc.disable()
+    try:
+        deploy(server.serving, "search", versions[1], 2)
+        until(lambda: model() is None)
+    finally:
+        gc.enable()
+    embed(server.url, "red")
+    told = until(lambda: 'version="v1"' not in (text := httpx.get(server.url + "/metrics").text) and text)
+    assert 'tsumugi_tokens_total{kind="prompt",name="search",version="v2"}' in told
+
+
+def test_towers_that_fail_on_a_picture_leave_no_thread(small: Path) -> None:
+    served = load(small / "models" / "search", CPU)
+    served.model.embed_images = lambda records: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        Searching(served, Tools(Settings(small), "failing", bool, find(small / "pictures")))
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("failing")]
 
 
 def test_a_challenger_that_cannot_be_loaded_leaves_the_champion_alone(
