@@ -43,6 +43,8 @@ class BlockSparseCore(BlockwiseCore):
 
 @dataclass(frozen=True)
 class Blocks(Pattern):
+    """BlockSparseCore's arguments for one length: `block` in tokens, all counts in blocks."""
+
     block: int
     window: int
     globals: int

@@ -56,11 +56,12 @@ class Tile:
     bias: Float[Tensor, "rows columns"] | None  # 0 where a query sees a key, -inf elsewhere; None where it sees all
 
 
-class BlockwiseCore(nn.Module):
+class BlockwiseCore(nn.Module, ABC):
     """Base of the kinds that are a pattern."""
 
     @abstractmethod
-    def pattern(self, length: int) -> Pattern: ...
+    def pattern(self, length: int) -> Pattern:
+        """Who sees whom among so many tokens."""
 
     def forward(
         self,

@@ -30,6 +30,10 @@ def attend_cuda(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | No
 def attend_flex(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, pattern: Pattern, kernel: Callable[..., Any]
 ) -> Tensor:
+    """Out [b h n c] by `kernel`, flex_attention or its compiled form, for queries [b h n c] and keys [b g n c].
+
+    mask: bool [b n], True where a key is real; None when all are. A query that sees no real key gets zeros.
+    """
     return kernel(
         queries,
         keys,

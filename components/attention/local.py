@@ -55,6 +55,8 @@ class LocalCore(BlockwiseCore):
 
 @dataclass(frozen=True)
 class Window(Pattern):
+    """LocalCore's window in tokens, for one length (Beltagy et al. 2020, section 3.1)."""
+
     window: int
     causal: bool
 

@@ -54,7 +54,8 @@ class Loader(Generic[Batch]):
     """Calls `collate(list of batch_size examples)` for each batch; see the head of this file.
 
     `workers` processes prepare batches ahead (0: none, in this process); the batches do not depend on it.
-    `lengths` [n]: sort nearby samples by length (see order.py).
+    `lengths` [n]: sort nearby samples by length (see order.py), by steps of `accumulation` batches, so that a step
+    has the examples that one large batch would have.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class Loader(Generic[Batch]):
         seed: int,
         workers: int = 0,
         lengths: np.ndarray | None = None,
+        accumulation: int = 1,
     ):
         self.examples, self.collate, self.batch_size = examples, collate, batch_size
         self.seed, self.workers = seed, workers
-        self.order = Order(len(examples), seed, lengths, batch_size)
+        self.order = Order(len(examples), seed, lengths, batch_size * accumulation)
 
     def __call__(self, start: int) -> Iterator[Batch]:
         """Endless batches, from the `start`-th of the run (= the number of batches already consumed)."""

@@ -1,6 +1,5 @@
 """Memory-mapped token files: a corpus as one row of numbers, and windows of it as a language model's examples."""
 
-import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -8,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from components.durable import whole
+
 if TYPE_CHECKING:
     import tokenizers
+    from torch import Tensor
 
 
 def pack(texts: Iterable[str], tokenizer: "tokenizers.Tokenizer", path: Path, separator: int | None) -> np.ndarray:
@@ -23,11 +25,16 @@ def pack(texts: Iterable[str], tokenizer: "tokenizers.Tokenizer", path: Path, se
     while some := list(islice(remaining, 1000)):
         encoded = tokenizer.encode_batch_fast(some, add_special_tokens=False)
         parts.append(np.fromiter((token for text in encoded for token in text.ids + end), kind))
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with whole(path) as draft, draft.open("wb") as file:
         np.save(file, np.concatenate(parts), allow_pickle=False)
-    os.replace(partial, path)
     return read(path)
+
+
+def collate(examples: "list[np.ndarray]") -> "Tensor":
+    """Rows of one length as int64 [b, n]."""
+    import torch  # late: corpora are packed and read without it
+
+    return torch.from_numpy(np.stack(examples))
 
 
 def read(path: Path) -> np.ndarray:

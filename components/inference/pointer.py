@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?")  # GTO's names but for `/`: it is a file's and a folder's
 MODES = ("canary", "shadow")  # a canary answers its share of the users; a shadow only sees copies of requests

@@ -4,19 +4,22 @@ Nothing is unpickled: a pytorch_model.bin is refused. What is damaged or missing
 """
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from components.durable import whole, write_whole
+from components.training.weights import write_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def load_settings(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file. ValueError in one line where it is missing, damaged or holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -57,12 +60,12 @@ def save(
 ) -> None:
     """Write a folder; each file appears whole or not at all, the settings last. texts: further files by name.
 
-    open_clip's names are open_clip_config.json and open_clip_model.safetensors.
+    open_clip's names are open_clip_config.json and open_clip_model.safetensors. OSError: a full disk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _put(folder / weights, lambda path: save_file(tensors, path, {"format": "pt"}))  # transformers asks for the format
+    with whole(folder / weights) as draft:
+        write_tensors(draft, tensors, {"format": "pt"})  # transformers asks for the format
     for name, text in {**(texts or {}), config: as_text(settings)}.items():
-        _put(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        write_whole(folder / name, text.encode())
 
 
 def as_text(settings: Mapping[str, Any]) -> str:
@@ -76,13 +79,3 @@ def _load(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is missing, and the index of its parts lists it") from error
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
-
-
-def _put(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(".partial")
-    try:
-        write(partial)
-        partial.chmod(0o644)  # safetensors makes it private
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

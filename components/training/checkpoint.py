@@ -8,7 +8,6 @@ the last two are kept, and the older serves where the newer is damaged. Nothing 
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from components.durable import sync
 from components.training.weights import write_tensors
 
 KEPT = 2
@@ -97,11 +97,3 @@ def sums(path: Path) -> str:
         with open(path / name, "rb") as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
     return "".join(lines)
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

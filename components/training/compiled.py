@@ -58,6 +58,7 @@ def eager(compile: bool) -> AbstractContextManager:
 
 
 def check_compiler() -> None:
+    """RuntimeError that names the remedy where torch.compile would find no C++ compiler, long before it needs one."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 

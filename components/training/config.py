@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
+from components.choices import check_choices
+
 Activations = Literal["keep", "selective", "recompute"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
@@ -41,6 +43,7 @@ class FitConfig:
     workers: Annotated[int, Interval(ge=0, le=64)] = 0  # processes that prepare batches; changes no bit
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.warmup >= self.steps:
             raise ValueError(f"warmup {self.warmup} must be below steps {self.steps}")
         if self.schedule == "wsd" and self.warmup + self.decay_share * self.steps > self.steps:

@@ -114,14 +114,14 @@ def log(state: State, config: FitConfig, monitor: Monitor, batches: Any) -> None
         return
     check_finite(state, config, batches)
     if line:
-        monitor.line(state.means()["loss"])
+        monitor.line(state.means(config.accumulation)["loss"])
     if point:
         add_point(state, config)
 
 
 def add_point(state: State, config: FitConfig) -> None:
     learning_rate = config.learning_rate * rate(state.step - 1, config)
-    state.rows.append({"step": state.step, **state.means(), "learning_rate": learning_rate})
+    state.rows.append({"step": state.step, **state.means(config.accumulation), "learning_rate": learning_rate})
     state.window.clear()
 
 

@@ -21,7 +21,8 @@ PROCESS = Path("/proc/self")
 
 _aten = torch.ops.aten
 FLOPS = {
-    **flop_registry,  # lacks the CPU's attention
+    **flop_registry,  # lacks products added in place, and the CPU's attention
+    _aten.addmm_: flop_registry[_aten.addmm],
     _aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
 }

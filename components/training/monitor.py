@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
 from components.training.ceiling import matmul_ceiling
+from components.training.compiled import activations_of
 from components.training.config import FitConfig
 from components.training.evaluate import validated
 from components.training.events import Events
@@ -35,7 +40,10 @@ class Monitor:
         self.seen = (self.began, Counter[str]())  # the same at the last point of the live curves
         self.ceiling = 0.0  # FLOP/s; 0: not measured
         self.gauge: Gauge | None = None
-        self.flops = 0  # of a micro-batch; 0: not known
+        self.flops = 0  # of the first micro-batch; 0: not known, or no longer
+        self.first: Any = None  # the size of that one (_size)
+        # what is computed again counts as work (Korthikanti et al. 2022, section 5: hardware, not model utilisation)
+        self.kind = "" if activations_of(config) == "keep" else "hardware_"
         self.rows = len(state.rows)  # that are in the live curves
         self.checkpoints = checkpoints
         self.events = Events(checkpoints, state.step) if checkpoints else None
@@ -55,15 +63,26 @@ class Monitor:
         if self.checkpoints:
             self._expect(first)
         for batch in itertools.chain([first], micro_batches):
-            self.totals["examples"] += self.config.batch_size
-            self.totals["flops"] += self.flops
-            if isinstance(self.task, Measured):
-                self.totals.update(self.task.units(batch))
+            units = self.task.units(batch) if isinstance(self.task, Measured) else {}
+            self.totals.update(units, examples=self.config.batch_size)
+            if self.flops:
+                self._count(_size(batch, units))
             yield batch
+
+    def _count(self, size: "int | list[torch.Size]") -> None:
+        """FLOPs are those of the first micro-batch, by its first unit; without units they end where shapes vary."""
+        if size == self.first:
+            self.totals["flops"] += self.flops
+        elif isinstance(size, int):
+            self.totals["flops"] += round(self.flops * size / self.first)
+        else:
+            self.flops = 0
+            del self.totals["flops"]
 
     def _expect(self, batch: Any) -> None:
         expected = rehearse(self.task, batch, self.config)
         self.flops = expected.flops
+        self.first = _size(batch, self.task.units(batch) if isinstance(self.task, Measured) else {})
         self.gauge = Gauge(self.state.device)
         self.weights, self.expected = expected.memory.weights, expected.memory.peak
         say(f"memory of a step, expected: {expected.memory}")
@@ -80,7 +99,10 @@ class Monitor:
         if self.gauge and self.state.step - self.start == WARM:
             self._compare(self.weights + self.gauge.peak())
         if self.events and self.rows < len(self.state.rows):
-            speed = {f"speed/{name}_per_second": rate for name, rate in self._rates(self.seen).items()}
+            rates = self._rates(self.seen)
+            speed = {f"speed/{name}_per_second": rate for name, rate in rates.items()}
+            if share := self._share(rates):
+                speed[f"speed/{self.kind}share_of_matmul"] = share
             self.seen = (time.monotonic(), self.totals.copy())
             for row in self.state.rows[self.rows :]:
                 self.events.add(row)
@@ -94,12 +116,10 @@ class Monitor:
 
     def line(self, loss: float) -> None:
         rates = self._rates((self.began, Counter()))
-        if self.flops and not self.ceiling and time.monotonic() - self.began > LONG:
-            self.ceiling = matmul_ceiling(TYPES[self.config.precision], self.state.device)
         notes = [f"{rate:,.0f} {name}/s" for name, rate in rates.items() if name not in ("examples", "flops")]
-        if self.ceiling:
-            share = rates["flops"] / self.ceiling
-            notes.append(f"{rates['flops'] / 1e9:,.0f} GFLOP/s ({share:.0%} of matmul)")
+        if share := self._share(rates):
+            kind = ", hardware utilisation" if self.kind else ""
+            notes.append(f"{rates['flops'] / 1e9:,.0f} GFLOP/s ({share:.0%} of matmul{kind})")
         notes += [size(int(value)) for value in self._peak().values()]
         self.progress.show(self.state.step, {"loss": loss} | validated(self.state), notes)
 
@@ -112,5 +132,18 @@ class Monitor:
         elapsed = max(time.monotonic() - moment, 1e-9)
         return {name: (total - before[name]) / elapsed for name, total in self.totals.items() if total}
 
+    def _share(self, rates: dict[str, float]) -> float:
+        """Of the matmul ceiling, which is measured when a run has turned out long; 0 before, or without FLOPs."""
+        if "flops" not in rates:
+            return 0.0
+        if not self.ceiling and time.monotonic() - self.began > LONG:
+            self.ceiling = matmul_ceiling(TYPES[self.config.precision], self.state.device)
+        return rates["flops"] / self.ceiling if self.ceiling else 0.0
+
     def _peak(self) -> dict[str, float]:
         return {"memory/peak_bytes": float(self.weights + self.gauge.peak())} if self.gauge else {}
+
+
+def _size(batch: Any, units: dict[str, int]) -> "int | list[torch.Size]":
+    """What FLOPs go by: the first of a batch's units, else the shapes of its tensors."""
+    return next(iter(units.values()), None) or [leaf.shape for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]

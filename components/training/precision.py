@@ -17,10 +17,12 @@ SMALLEST_SCALE = 1.0  # below it gradients overflow that are larger than any sou
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager:
+    """What the loss is computed under, forward pass only; nothing for fp32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=TYPES[precision])
 
 
 def loss_scaler(precision: Precision, device: torch.device) -> GradScaler | None:
+    """fp16's dynamic loss scale, 65,536 at first; None where none is needed."""
     return GradScaler(device.type) if precision == "fp16" else None

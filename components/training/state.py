@@ -60,14 +60,15 @@ class State:
         for name, value in figures.items():
             self.window.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
 
-    def means(self) -> dict[str, float]:
-        """Means over the window, in double precision; where micro-batches have weights, by these."""
+    def means(self, accumulation: int) -> dict[str, float]:
+        """Means over the window's steps, in double precision; within a step by its micro-batches' weights, if any."""
         vectors = {name: gather(values) for name, values in self.window.items()}
         share = vectors.pop(WEIGHT, None)
-        if share is None:
-            return {name: vector.mean().item() for name, vector in vectors.items()}
-        weighed = {name: vector @ share / share.sum() for name, vector in vectors.items() if name not in STEPWISE}
-        return {name: weighed.get(name, vector.mean()).item() for name, vector in vectors.items()}
+        if share is not None and accumulation > 1:
+            share = share.view(-1, accumulation)
+            for name in vectors.keys() - set(STEPWISE):
+                vectors[name] = (vectors[name].view(-1, accumulation) * share).sum(1) / share.sum(1)
+        return {name: vector.mean().item() for name, vector in vectors.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds as tensors."""

@@ -22,6 +22,10 @@ from components.training.task import WEIGHT, Task
 
 
 def train_step(task: Task, state: State, config: FitConfig, micro_batches: Iterator[Any]) -> None:
+    """One step: takes `accumulation` micro-batches (StopIteration where there are fewer), changes weights and state.
+
+    Losses and gradients that are not finite go through here unseen: check_finite looks where the device is waited for.
+    """
     accumulate(task, state, config, micro_batches)
     follow(state, config)
     state.step += 1

@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from components.durable import whole, write_whole
+
 
 def stored(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name, as they lie in the model; of tied ones only the first name."""
@@ -46,21 +48,16 @@ def differs(tensors: dict[str, Tensor], model: nn.Module) -> str:
 
 def save_model(folder: Path, model: nn.Module, config: dict[str, Any]) -> None:
     """Write the weights and what is needed to build the model again; each file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".partial"
-    try:
-        write_tensors(partial, weights(model))
-        os.replace(partial, folder / "model.safetensors")
-        partial.write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, folder / "config.json")
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(folder / "model.safetensors") as draft:
+        write_tensors(draft, weights(model))
+    text = json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_whole(folder / "config.json", text.encode())
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """A safetensors file. OSError with its number where it cannot be written."""
     try:
-        save_file(tensors, path)
+        save_file(tensors, path, metadata)
     except SafetensorError as error:
         if number := re.search(r"os error (\d+)", str(error)):  # safetensors gives it as text
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Interval
 
 from components.attention.config import Attention, Softmax
+from components.choices import check_choices
 
 Share = Annotated[float, Interval(ge=0.0, lt=1.0)]
 BIASED = ("alibi", "relative")  # positions that add to the scores of attention
@@ -36,6 +37,7 @@ class TransformerConfig:
     initialise: Literal["scaled", "constant"] = "scaled"  # weights' deviation: by width and depth, or 0.02
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.head_features is None and self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide by heads {self.heads}: choose a multiple of heads")
         if self.heads % self.groups:

@@ -66,7 +66,8 @@ class Stack(nn.Module):
         mask: True where a token is real, None when all are (no mask is faster); with a cache, of all tokens so far.
         cache: the tokens follow those already in it, and join them; with slots, each row at its own length, unmasked.
         lengths: the one row of tokens holds sequences of so many tokens, which do not see each other.
-        ValueError when a sequence exceeds the context, or the lengths are not those of the row.
+        ValueError when a sequence exceeds the context, the lengths are not those of the row, or the mask is of another
+        kind: one of 0 and 1 would be added to the scores.
         """
         if isinstance(cache, SlotCache):
             if mask is not None or lengths is not None:
@@ -121,6 +122,12 @@ class Stack(nn.Module):
         if lengths is None:
             places: Places = self.positions.span(start, tokens.shape[1])
             queries, keys = tokens.shape[1], start + tokens.shape[1]
+            rows = tokens.shape[0]
+            if mask is not None and (mask.dtype, mask.shape) != (torch.bool, (rows, keys)):
+                raise ValueError(
+                    f"the mask is {mask.dtype} {list(mask.shape)}: for {rows} rows of {keys} tokens, cached ones "
+                    f"included, it must be torch.bool [{rows}, {keys}], True where a token is real"
+                )
         else:
             if mask is not None or cache is not None or tokens.shape[:2] != (1, sum(lengths)):
                 raise ValueError(

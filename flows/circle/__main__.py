@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 from flows.circle.page import page
 from flows.workspace import ROOT, Refused, check_checkout, git, merge_preset, read_yaml, write_yaml
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 from components.inference.traffic import Traffic
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 from components.evaluation.pages import render
 from flows.graph import File
 from flows.lineage.trace import Lineage, as_dict

@@ -74,6 +74,9 @@ class ClassifyTexts:
             loss = loss + self.agreement * divergence(*logits.log_softmax(1).chunk(2))
         return loss, {}
 
+    def units(self, batch: "LabelledBatch") -> dict[str, int]:
+        return {"tokens": batch.ids.numel() if batch.mask is None else int(batch.mask.sum())}
+
     def validate(self) -> dict[str, float]:
         import torch.nn.functional as F
 
@@ -167,7 +170,13 @@ def run(params: Params, stage: Stage) -> None:
 
     config, learned = params.fit, examples(train)
     batches = Loader(
-        learned, collate_labelled, config.batch_size, config.seed, config.workers, lengths=learned.rows.lengths
+        learned,
+        collate_labelled,
+        config.batch_size,
+        config.seed,
+        config.workers,
+        learned.rows.lengths,
+        config.accumulation,
     )
     model = Classifier(pretrained.encoder, len(train.classes), params.dropout).to(params.device)
     task = ClassifyTexts(

@@ -59,7 +59,11 @@ class GuessMasked:
         from components.data.text import UNCHOSEN
 
         chosen = batch.targets != UNCHOSEN
-        return F.cross_entropy(self.model(batch.ids, batch.mask, chosen).float(), batch.targets[chosen]), {}
+        logits, targets = self.model(batch.ids, batch.mask, chosen).float(), batch.targets[chosen]
+        return F.cross_entropy(logits, targets), {"weight": float(len(targets))}
+
+    def units(self, batch: "MaskedBatch") -> dict[str, int]:
+        return {"tokens": batch.ids.numel() if batch.mask is None else int(batch.mask.sum())}
 
     def validate(self) -> dict[str, float]:
         import torch.nn.functional as F
@@ -103,7 +107,13 @@ def run(params: Params, stage: Stage) -> None:
 
     config, learned = params.fit, examples(train)
     batches = Loader(
-        learned, collate_masked, config.batch_size, config.seed, config.workers, lengths=learned.rows.lengths
+        learned,
+        collate_masked,
+        config.batch_size,
+        config.seed,
+        config.workers,
+        learned.rows.lengths,
+        config.accumulation,
     )
     model = MaskedLanguageModel(TextEncoder(params.encoder, vocabulary)).to(params.device)
     task = GuessMasked(model, Loader(examples(valid), collate_masked, 64, config.seed))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 from flows.params import ParamsError, read
 
 P = TypeVar("P")
@@ -204,6 +204,8 @@ def _prepare_torch(device: str, threads: int, seed: int | None) -> None:
     if device.startswith("cuda"):
         # read when CUDA starts; deterministic matrix products need it
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        # is_available then asks the driver and does not start CUDA here: a process that has started it cannot fork
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     import torch
 
     if device.startswith("cuda"):

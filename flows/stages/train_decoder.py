@@ -62,6 +62,9 @@ class GuessNext:
     def loss(self, batch: "Tensor") -> tuple["Tensor", dict[str, Any]]:
         return self.model.loss(batch[:, :-1], batch[:, 1:]), {}
 
+    def units(self, batch: "Tensor") -> dict[str, int]:
+        return {"tokens": batch[:, 1:].numel()}
+
     def validate(self) -> dict[str, float]:
         from components.training.device import move
 
@@ -115,14 +118,11 @@ def sample(model: TextDecoder, sampling: SamplingConfig, seed: int) -> str:
 
 
 def run(params: Params, stage: Stage) -> None:
-    import numpy as np
-    import torch
-
     from components.data.loader import Loader
     from components.data.records import Records
     from components.data.tokenizer import EOS
     from components.data.tokenizer import load as load_tokenizer
-    from components.data.tokens import Windows, pack
+    from components.data.tokens import Windows, collate, pack
     from components.decoders.causal import CausalDecoder
     from components.training.fit import fit
     from components.training.weights import save_model
@@ -142,9 +142,6 @@ def run(params: Params, stage: Stage) -> None:
             return Windows(tokens, context)
         except ValueError as error:
             raise StageError(f"{params.source}, {name}: {error}: lower decoder.context") from error
-
-    def collate(examples: list[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(examples))
 
     learned, judged = windows(train, "train"), windows(valid, "valid")
     size = sum(len(record["text"].encode()) + 1 for record in valid)

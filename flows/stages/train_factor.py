@@ -180,12 +180,9 @@ class Recipe:
 
 class Decoder(Recipe):
     def made(self, config: FitConfig, folder: Path) -> tuple[GuessNext, "Loader"]:
-        import numpy as np
-        import torch
-
         from components.data.loader import Loader
         from components.data.tokenizer import EOS
-        from components.data.tokens import Windows, pack
+        from components.data.tokens import Windows, collate, pack
         from components.decoders.causal import CausalDecoder
 
         shape = self.base.decoder
@@ -200,9 +197,6 @@ class Decoder(Recipe):
                 raise StageError(
                     f"{self.base.source}, {name}: {error}: raise `train` or lower decoder.context"
                 ) from error
-
-        def collate(examples: list[np.ndarray]) -> torch.Tensor:
-            return torch.from_numpy(np.stack(examples))
 
         learned, judged = windows(self.train, "train"), windows(self.valid, "valid")
         model = CausalDecoder(shape, self.tokenizer.get_vocab_size()).to(self.base.device)
@@ -234,8 +228,15 @@ class Classifier(Recipe):
             return LabelledRows(rows(texts, self.tokenizer, shape.context), records.labels[: len(texts)], 0.0)
 
         learned = examples(self.train)
-        lengths = learned.rows.lengths
-        batches = Loader(learned, collate_labelled, config.batch_size, config.seed, config.workers, lengths)
+        batches = Loader(
+            learned,
+            collate_labelled,
+            config.batch_size,
+            config.seed,
+            config.workers,
+            learned.rows.lengths,
+            config.accumulation,
+        )
         model = Model(whole.encoder, len(self.train.classes), chosen.dropout).to(self.base.device)
         valid = Loader(examples(self.valid), collate_labelled, 64, config.seed)
         return ClassifyTexts(model, valid, chosen.label_smoothing, 0.0), batches

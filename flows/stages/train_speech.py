@@ -143,6 +143,10 @@ class LearnToHear:
     def loss(self, batch: Batch) -> tuple["Tensor", dict[str, Any]]:
         return self.hears.loss(batch), {}
 
+    def units(self, batch: Batch) -> dict[str, int]:
+        features = self.hears.config.features
+        return {"frames": int(batch[1].sum()) // round(features.hop * features.rate)}
+
     def validate(self) -> dict[str, float]:
         import numpy as np
 
@@ -184,7 +188,9 @@ def run(params: Params, stage: Stage) -> None:
 
     config = params.fit
     examples = Prepared(train, prepare)
-    batches = Loader(examples, hears.collate, config.batch_size, config.seed, config.workers, train.sizes)
+    batches = Loader(
+        examples, hears.collate, config.batch_size, config.seed, config.workers, train.sizes, config.accumulation
+    )
     inputs = [folder / split for folder in (shards, index) for split in ("train", "valid")]
     history = fit(LearnToHear(hears, list(valid)), batches, config, checkpoints=stage.checkpoints(inputs))
     save_model(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 from components.evaluation.pages import render
 from components.inference.experiment import sample_ratio
 from components.inference.experiment.config import Design, Metric

@@ -11,7 +11,7 @@ import json
 import secrets
 from pathlib import Path
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 from components.inference.pointer import check_name
 
 PREFIX = "tsu-"

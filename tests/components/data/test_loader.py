@@ -1,4 +1,4 @@
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -42,6 +42,21 @@ def test_in_order_is_one_pass_as_it_is() -> None:
     batches = list(make(0).in_order())
     assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3]
     assert torch.cat(batches).tolist() == [[i, -1] for i in range(23)]
+
+
+@pytest.mark.parametrize("count", [640, 333])  # the latter: epochs end within a step
+def test_accumulated_batches_hold_the_examples_of_the_large_one(count: int) -> None:
+    """And each as it is drawn there; in three epochs, of lengths that are sorted."""
+    lengths = np.random.default_rng(0).integers(1, 500, count)
+
+    def drawn(batch_size: int, accumulation: int, steps: int) -> list[list[tuple[int, int]]]:
+        examples = Prepared(list(range(count)), example)
+        loader = Loader(examples, list, batch_size, seed=0, lengths=lengths, accumulation=accumulation)
+        parts = list(islice(loader(0), steps * accumulation))
+        return [list(chain(*parts[step : step + accumulation])) for step in range(0, len(parts), accumulation)]
+
+    assert drawn(8, 4, 3 * count // 32) == drawn(32, 1, 3 * count // 32)
+    assert drawn(8, 1, 40) != drawn(32, 1, 40)
 
 
 def test_the_global_generator_is_left_alone() -> None:

@@ -81,19 +81,34 @@ def test_the_batch_that_caused_it_is_named(log_every: int, number: int) -> None:
         fit(Regression(), Poisoned(number), config(accumulation=3, log_every=log_every), checkpoints=None)
 
 
+class Steep(Regression):
+    """Infinitely steep where a batch is told to be."""
+
+    def __init__(self, batch: Tensor) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        loss, figures = super().loss(batch)
+        if torch.equal(batch[0], self.batch):
+            output = self.model(batch[0])
+            loss = loss + (output - output.detach()).sum().sqrt()  # 0, infinitely steep
+        return loss, figures
+
+
 def test_a_gradient_is_named_before_the_losses_that_follow_from_it() -> None:
-    fourth = next(batches(4)(3))[0]
-
-    class Steep(Regression):
-        def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-            loss, figures = super().loss(batch)
-            if torch.equal(batch[0], fourth):
-                output = self.model(batch[0])
-                loss = loss + (output - output.detach()).sum().sqrt()  # 0, infinitely steep
-            return loss, figures
-
     with pytest.raises(FloatingPointError, match=r"^step 4: gradient_norm is nan; "):
-        run(Steep(), log_every=20)
+        run(Steep(next(batches(4)(3))[0]), log_every=20)
+
+
+def test_a_gradient_names_the_examples_of_its_step() -> None:
+    """With accumulation, of all its micro-batches: which one it came from is not known any more."""
+    task = Steep(next(batches(4)(3))[0])
+    with pytest.raises(FloatingPointError, match=r"^step 4: gradient_norm is nan \(examples clip_12, .*, clip_15\); "):
+        fit(task, Poisoned(-1), config(log_every=20), checkpoints=None)
+    task = Steep(next(batches(4)(3))[0])
+    with pytest.raises(FloatingPointError, match=r"^step 2: .* nan \(examples clip_8, clip_9, .*, clip_15\); "):
+        fit(task, Poisoned(-1), config(accumulation=2, log_every=20), checkpoints=None)
 
 
 def test_a_long_list_of_examples_is_cut_short() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from components.decoders.loss import vocabulary_loss
 from components.training import rehearsal
 from components.training.ceiling import matmul_ceiling
 from components.training.memory import Ledger
@@ -50,6 +51,14 @@ def test_attention_on_a_cpu_counts() -> None:
     with Ledger() as ledger, torch.no_grad():
         nn.functional.scaled_dot_product_attention(q, q, q)
     assert ledger.flops == 2 * 2 * 2 * 16 * 16 * 8
+
+
+def test_the_vocabularys_loss_counts_three_products() -> None:
+    """Logits, and the gradients of hidden states and of the vocabulary's matrix: 2 t d v each, in chunks or not."""
+    hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
+    with Ledger() as ledger:
+        vocabulary_loss(hidden, weight, torch.arange(6)).backward()
+    assert ledger.flops == 3 * 2 * 6 * 8 * 50
 
 
 def test_the_parts_that_follow_from_the_weights() -> None:
@@ -97,10 +106,20 @@ def test_a_task_that_looks_at_its_data_is_rehearsed_for_real(monkeypatch: pytest
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes", [{}, {"activations": "selective"}, {"activations": "recompute"}, {"accumulation": 2, "ema": 0.9}]
+    "changes",
+    [
+        {},
+        {"activations": "selective"},
+        {"activations": "recompute"},
+        {"accumulation": 2, "ema": 0.9},
+        {"precision": "bf16"},
+        {"precision": "bf16", "activations": "recompute"},
+        {"optimiser": "muon"},
+    ],
+    ids=str,
 )
 def test_a_step_takes_what_was_expected(changes: dict[str, Any]) -> None:
-    """A decoder of 92 MB with a loss that is a function of its own, in processes whose allocator keeps nothing back."""
+    """The project's decoder, 92 MB of it, in processes whose allocator keeps nothing back."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__).with_name("frugal.py")), json.dumps(changes)]
     found = json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)

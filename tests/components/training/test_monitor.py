@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from components.training import monitor as monitor_module
 from components.training.fit import fit
 from components.training.monitor import Monitor
+from components.training.rehearsal import rehearse
 from components.training.state import State
-from tests.components.training.toy import Batch, Regression, batches, config, equal
+from tests.components.training.toy import Batch, Regression, StackedRegression, batches, config, equal
 
 
 class Texts(Regression):
@@ -71,6 +73,44 @@ def test_a_line_has_units_and_utilisation_once_the_ceiling_is_known(
     said = capsys.readouterr().out
     assert "memory of a step, expected: " in said
     assert all(part in said for part in ("step 1/20", "loss 0.5", " tokens/s", " GFLOP/s (", "% of matmul)", " MB"))
+
+
+def watched(task: Regression, folder: Path, count: int) -> Monitor:
+    """After so many batches, of 4 and 8 examples in turn."""
+    settings = config()
+    folder.mkdir()
+    with Monitor(task, State.begin(task.model, settings), settings, folder) as monitor:
+        stream = monitor.watch(next(batches(4 * (1 + number % 2))(number)) for number in range(count))
+        assert len(list(stream)) == count
+    return monitor
+
+
+def test_flops_follow_the_units_of_batches_of_mixed_length(tmp_path: Path) -> None:
+    """All of this model's FLOPs are in proportion to its tokens: 4 + 8 + 4 + 8 examples cost six times the first 4."""
+    totals = watched(Texts(), tmp_path / "run", 4).totals
+    assert totals["tokens"] == 24 * 4
+    assert totals["flops"] == 6 * rehearse(Texts(), next(batches(4)(0)), config()).flops
+
+
+def test_flops_are_left_out_where_shapes_vary_and_nothing_says_how_much(tmp_path: Path) -> None:
+    assert watched(Regression(), tmp_path / "one", 1).totals["flops"] > 0
+    assert "flops" not in watched(Regression(), tmp_path / "two", 3).totals
+
+
+@pytest.mark.parametrize(("activations", "kind"), [("keep", ""), ("recompute", "hardware_")])
+def test_the_share_of_the_ceiling_is_in_the_live_curves(
+    activations: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured by itself, and named apart where what is computed again counts as work."""
+    monkeypatch.setattr(monitor_module, "LONG", 0.0)
+    fit(StackedRegression(), batches(4), config(activations=activations), checkpoints=tmp_path)
+    read = points(tmp_path)
+    shares, flops = read[f"speed/{kind}share_of_matmul"], read["speed/flops_per_second"]
+    assert [step for step, _ in shares] == [step for step, _ in flops]
+    ceilings = [rate / share for (_, rate), (_, share) in zip(flops, shares, strict=True)]
+    assert ceilings == pytest.approx([ceilings[0]] * len(ceilings), rel=1e-4)  # one, measured once
+    assert 1e7 < ceilings[0] < 1e13
+    assert {tag for tag in read if "matmul" in tag} == {f"speed/{kind}share_of_matmul"}
 
 
 def test_a_trace_is_left_and_changes_no_bit(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -2,10 +2,12 @@
 
 import math
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
 
+from components.attention.cache import Cache
 from components.attention.config import BlockSparse, Linformer, Local, Performer, Softmax
 from components.transformer.config import TransformerConfig
 from components.transformer.stack import Stack
@@ -125,6 +127,44 @@ def test_constant_initialisation():
 def test_lengths_that_are_not_the_rows_are_refused():
     with pytest.raises(ValueError, match=r"lengths \[3, 4\] are of one row of 7 tokens .* not of \[1, 8\]"):
         built()(torch.randn(1, 8, 32), lengths=(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("mask", "cached", "message"),
+    [
+        (torch.ones(2, 8), 0, r"is torch.float32 \[2, 8\]: for 2 rows of 8 tokens.* must be torch.bool \[2, 8\]"),
+        (torch.ones(2, 8).long(), 0, r"is torch.int64 \[2, 8\]: for 2 rows of 8 tokens"),
+        (torch.ones(2, 7).bool(), 0, r"is torch.bool \[2, 7\]: for 2 rows of 8 tokens"),
+        (torch.ones(2, 1, 8).bool(), 0, r"is torch.bool \[2, 1, 8\]: for 2 rows of 8 tokens"),
+        (torch.ones(2, 8).bool(), 3, r"is torch.bool \[2, 8\]: for 2 rows of 11 tokens, cached ones included"),
+    ],
+)
+def test_a_mask_of_another_kind_is_refused(mask, cached, message, monkeypatch):
+    """Hugging Face's float mask of 0 and 1 would be added to the scores. As people run it, without shape checks."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    stack = built(causal=cached > 0)
+    cache: Cache | None = stack.cache(2) if cached else None
+    if cached:
+        stack(torch.randn(2, cached, 32), cache=cache)
+    with pytest.raises(ValueError, match=message):
+        stack(torch.randn(2, 8, 32), mask, cache)
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "known"),
+    [
+        ("norm", "batch", "layer, rms, none"),
+        ("norm_place", "Post", "pre, post"),
+        ("activation", "mish", "gelu, gelu_tanh, quick_gelu, relu, swiglu"),
+        ("positions", "Rotary", "none, sinusoidal, learned, rotary, alibi, relative"),
+        ("bias", "no", "all, qkv, none"),
+        ("initialise", "small", "scaled, constant"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(field, name, known, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as people run it
+    with pytest.raises(ValueError, match=f"^{field} '{name}' is unknown: known are {known}$"):
+        TransformerConfig(width=32, depth=1, heads=4, **{field: name})
 
 
 @pytest.mark.parametrize(
