@@ -94,15 +94,12 @@ class GuessNext:
 
 def made(side: Side, config: FitConfig, device: str) -> tuple[GuessNext, "Loader"]:
     """Task and batches: the same model and examples whatever the option."""
-    import numpy as np
     import torch
 
     from components.data.loader import Loader
+    from components.data.tokens import collate
     from components.data.walks import Walks
     from components.decoders.causal import CausalDecoder
-
-    def collate(examples: list[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(examples))
 
     length = side.decoder.context
     torch.manual_seed(config.seed)
