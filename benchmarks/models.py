@@ -102,7 +102,7 @@ def _written(folder: Path, model: Any, about: dict[str, Any], stage: str, kind: 
     return folder
 
 
-MODELS: dict[str, Callable[[Path, int, TransformerConfig], Path]] = {
+MODELS: dict[str, Callable[..., Path]] = {
     "decoder": decoder,
     "search": towers,
     "recogniser": recogniser,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.models import MODELS, classifier, decoder, towers
 from flows.stages import train_clip
 from flows.stages.loaders import STAGES, load
-from tests.components.inference.server.small import MODELS, classifier, decoder, towers
 
 CPU = torch.device("cpu")
 

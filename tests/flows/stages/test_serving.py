@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.models import decoder, deploy, version
 from flows.stages.serving import is_loopback, main
-from tests.components.inference.server.small import decoder, deploy, until, version
+from tests.components.inference.server.small import until
 
 ROOT = Path(__file__).parents[3]
 
