@@ -11,11 +11,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import cli_continuous, cli_production, cli_serving, leftovers, processes, results, server, workspace
-from flows.deployments import register
+from components.inference import pointer
+from flows import (
+    cli_continuous,
+    cli_production,
+    cli_serving,
+    deployments,
+    leftovers,
+    processes,
+    results,
+    server,
+    workspace,
+)
 from flows.processes import Unavailable
 from flows.watch import Watch
-from flows.workspace import ROOT, Refused
+from flows.workspace import ROOT, SERVING, Refused
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -64,15 +74,10 @@ def run(preset: Preset = None, group: Groups = None, data: Data = None, port: Po
         if anew and processes.started("server"):
             for name in leftovers.crash(client):
                 console.print(f"Run {name} of an earlier start had lost its process: marked Crashed")
-        server.ensure_worker(url, register(client, ROOT))
-        deployment = client.get("/deployments/name/roadmap/run").raise_for_status().json()
+        server.ensure_worker(url, deployments.register(client, ROOT))
         groups = group or ["core"]
-        wanted = {
-            "parameters": {"repo": str(folder), "groups": groups},
-            "state": {"type": "SCHEDULED"},
-            "tags": [preset or "demo", *groups],
-        }
-        started = client.post(f"/deployments/{deployment['id']}/create_flow_run", json=wanted).raise_for_status().json()
+        wanted = {"repo": str(folder), "groups": groups}
+        started = deployments.start(client, "roadmap/run", wanted, [preset or "demo", *groups])
         console.print(f"Run {started['name']}: {url.removesuffix('/api')}/runs/flow-run/{started['id']}")
         watch = Watch(client, started["id"], console)
         ended = _follow(watch)
@@ -134,37 +139,62 @@ def stop() -> None:
 
 
 @app.command()
-def status(port: Port = None) -> None:
-    """Show the server, the worker, the last runs, and when the next one is scheduled."""
+def status(port: Port = None, serving: Annotated[Path, typer.Option(help="The serving folder.")] = SERVING) -> None:
+    """Show the models that are served, the servers, the worker, the last runs, and when the next one is scheduled."""
     url = server.address(port)
     for name in ("server", "worker", "serving"):
         own = processes.started(name)
         console.print(
             f"{name:10}{f'process {own.pid}, started here, log {processes.log(name)}' if own else 'none started here'}"
         )
+    _models(serving)
     if not server.answers(url):
-        raise Unavailable(f"no Prefect server answers at {url}: `make run` starts one")
+        console.print(f"no Prefect server answers at {url}: `make run` starts one")
+        return
     with server.client(url) as client:
-        names = {
-            known["id"]: known["name"]
-            for known in client.post("/deployments/filter", json={}).raise_for_status().json()
-        }
+        known = client.post("/deployments/filter", json={}).raise_for_status().json()
+        names = {each["id"]: each["name"] for each in known}
         console.print(f"{'address':10}{url.removesuffix('/api')}")
         past = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}
-        _table(client, names, past, "EXPECTED_START_TIME_DESC", 5, "last runs")
-        coming = {"state": {"type": {"any_": ["SCHEDULED"]}}}
-        _table(client, names, coming, "EXPECTED_START_TIME_ASC", 200, "scheduled")
+        _table("last runs", _runs(client, past, "EXPECTED_START_TIME_DESC", 5), names)
+        coming = _runs(client, {"state": {"type": {"any_": ["SCHEDULED"]}}}, "EXPECTED_START_TIME_ASC", 200)
+        nearest = {run["deployment_id"]: run for run in reversed(coming)}  # one that runs each minute would hide others
+        _table("scheduled", sorted(nearest.values(), key=lambda run: run["expected_start_time"]), names)
 
 
-def _table(
-    client: httpx.Client, names: dict[str, str], which: dict[str, Any], sort: str, limit: int, title: str
-) -> None:
+def _models(serving: Path) -> None:
+    """What the pointers name, and by which version the server of this machine answers."""
+    own = processes.started("serving")
+    url = own.url if own else "http://127.0.0.1:8000"  # of `tsumugi serve`
+    try:
+        told = httpx.get(f"{url}/readyz", timeout=5).json()
+        answering, missing = told["serving"], told["missing"]
+    except (httpx.HTTPError, ValueError, LookupError, TypeError):  # nobody, or another program
+        answering, missing = {}, {}
+    table = Table("models", "champion", "on trial", f"answering at {url}", box=None, pad_edge=False)
+    for path in sorted(serving.glob("*.json")):
+        name, found = path.stem, answering.get(path.stem, {})
+        versions = " and ".join(filter(None, (found.get("champion"), found.get("challenger"))))
+        served = "; ".join(filter(None, (versions, missing.get(name)))) or "nobody"
+        try:
+            now = pointer.read(path)
+        except ValueError as error:
+            table.add_row(name, str(error), "", served)
+            continue
+        trial = now.challenger
+        beside = f"{trial.version} ({trial.mode}, {trial.share:.0%})" if trial else ""
+        table.add_row(name, now.champion.version, beside, served)
+    console.print(table if table.row_count else f"no model is deployed in {serving}")
+
+
+def _runs(client: httpx.Client, which: dict[str, Any], sort: str, limit: int) -> list[dict[str, Any]]:
     top = {"flow_runs": which | {"parent_task_run_id": {"is_null_": True}}, "sort": sort, "limit": limit}
+    return client.post("/flow_runs/filter", json=top).raise_for_status().json()
+
+
+def _table(title: str, runs: list[dict[str, Any]], names: dict[str, str]) -> None:
     table = Table(title, "deployment", "state", "start (UTC)", "seconds", box=None, pad_edge=False)
-    runs = client.post("/flow_runs/filter", json=top).raise_for_status().json()
-    if title == "scheduled":  # the next one of each: one that runs each minute would hide the others
-        runs = {run["deployment_id"]: run for run in reversed(runs)}.values()
-    for run in sorted(runs, key=lambda run: run["expected_start_time"], reverse=sort.endswith("DESC")):
+    for run in runs:
         start = datetime.fromisoformat(run["start_time"] or run["expected_start_time"]).astimezone(UTC)
         seconds = f"{run['total_run_time']:.0f}" if run["start_time"] else ""
         table.add_row(

@@ -1,4 +1,4 @@
-"""The part of the `tsumugi` command that looks after versions: deploy, rollback, versions, trace, doctor.
+"""The part of the `tsumugi` command that looks after versions: register, deploy, rollback, versions, trace, doctor.
 
 Exit status: 0 done; 1 doctor found something wrong; 2 refused, and nothing was changed.
 """
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.inference.pointer import MODES, Pointer
-from flows.workspace import ROOT, Refused
+from flows.workspace import ROOT, SERVING, Refused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -21,7 +21,22 @@ Name = Annotated[str, typer.Argument(help="A model's name, as dvc.yaml has it un
 Serving = Annotated[Path, typer.Option(help="The serving folder.")]
 Repo = Annotated[Path, typer.Option(help="The repository whose tags are asked.")]
 Plain = Annotated[bool, typer.Option("--json", help="JSON for a program.")]
-SERVING = ROOT / ".store" / "serving"
+
+
+@app.command()
+def register(
+    name: Name,
+    ref: Annotated[
+        str | None, typer.Option(help="A commit, branch or tag with its dvc.lock; without it, this checkout as it is.")
+    ] = None,
+    repo: Repo = ROOT,
+) -> None:
+    """Make what was trained the next version of a name; it and its data go to origin and DVC remote, where they are."""
+    from flows.releases import first, registry
+
+    version = registry.register(repo, name, ref) if ref else first.register(repo, name)
+    commit = registry.commit_of(repo, name, version)
+    console.print(f"{name}@{version} is commit {commit[:10]}: `tsumugi deploy {name} {version}` serves it")
 
 
 @app.command()
@@ -29,20 +44,30 @@ def deploy(
     name: Name,
     version: Annotated[str, typer.Argument(help="v1.2.0")],
     share: Annotated[
-        float | None, typer.Option(min=0, max=1, help="As challenger, for this share of the users (or requests).")
+        float | None, typer.Option(min=0, max=1, help="On trial, for this share of the users (a shadow: requests).")
     ] = None,
-    mode: Annotated[str, typer.Option(help=f"Of a challenger: {' or '.join(MODES)}.")] = MODES[0],
-    experiment: Annotated[str, typer.Option(help="Of a challenger: the experiment's id.")] = "by-hand",
+    mode: Annotated[str, typer.Option(help=f"Of a trial: {' or '.join(MODES)}.")] = MODES[0],
+    experiment: Annotated[
+        str | None, typer.Option(help="Of a trial: its experiment's id.", show_default="NAME-VERSION-POINTER")
+    ] = None,
+    design: Annotated[
+        Path | None, typer.Option(help="Of a trial: its design, a YAML file.", show_default="continuous.yaml's")
+    ] = None,
     serving: Serving = SERVING,
     repo: Repo = ROOT,
 ) -> None:
-    """Serve a version: its files are brought, checked, and pointed at. With --share beside the champion, on trial."""
-    from flows.releases import rollout
+    """Serve a version: its files are brought, checked, and pointed at. With --share beside the champion, on trial.
 
+    What was on trial before is over then. `tsumugi experiment` shows what a trial finds.
+    """
+    from flows.continuous import by_hand
+
+    if mode not in MODES:
+        raise Refused(f"mode {mode!r} is none of {', '.join(MODES)}")
     if share is None:
-        _say(rollout.deploy(repo, serving, name, version))
+        _say(by_hand.deploy(repo, serving, name, version))
     else:
-        _say(rollout.challenge(repo, serving, name, version, share, mode, experiment))
+        _say(by_hand.begin(repo, serving, name, version, {"share": share, "mode": mode}, experiment, design))
 
 
 @app.command()
@@ -53,9 +78,9 @@ def rollback(
     repo: Repo = ROOT,
 ) -> None:
     """Serve the champion before the present one again; no version that was rolled back comes back by itself."""
-    from flows.releases import rollout
+    from flows.continuous import by_hand
 
-    _say((rollout.withdraw if challenger else rollout.rollback)(repo, serving, name))
+    _say((by_hand.withdraw if challenger else by_hand.rollback)(repo, serving, name))
 
 
 def _say(pointer: Pointer) -> None:
@@ -104,11 +129,10 @@ def trace(
     if forward:
         _forward(repo, what, plain)
         return
-    from components.inference.traffic_tables import database
-    from flows.lineage import openlineage, view
+    from flows.lineage import database, openlineage, view
     from flows.lineage.trace import as_dict, trace
 
-    found = trace(repo, what, _known(database(serving)))
+    found = trace(repo, what, database.known(serving))
     if plain:
         print(json.dumps(as_dict(found), indent=2))
     else:
@@ -121,11 +145,6 @@ def trace(
     elif events:
         openlineage.write(found, Path(events))
         console.print(f"OpenLineage events: {events}")
-
-
-def _known(url: str) -> str | None:
-    """The database, unless it is a file that no server has made yet."""
-    return None if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists() else url
 
 
 def _forward(repo: Path, what: str, plain: bool) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def register(client: httpx.Client, root: Path) -> str:
         create_automation(client)
         _deploy(client, root, version)
     return next(name for name, pool in pools.items() if pool["type"] == "process")
+
+
+def start(
+    client: httpx.Client, name: str, parameters: dict[str, Any] | None = None, tags: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Have a worker begin a run of a deployment (FLOW/NAME) now; the run as the server tells of it."""
+    deployment = client.get(f"/deployments/name/{name}").raise_for_status().json()
+    wanted = {"parameters": parameters or {}, "state": {"type": "SCHEDULED"}, "tags": list(tags)}
+    return client.post(f"/deployments/{deployment['id']}/create_flow_run", json=wanted).raise_for_status().json()
 
 
 def _registered(client: httpx.Client) -> set[tuple[str, str, str]]:

@@ -161,7 +161,7 @@ def machine(place: Place) -> Iterator[Finding]:
     for folder in {_existing(place.root), _existing(place.serving)}:
         free = shutil.disk_usage(folder).free
         verdict = "wrong" if free < DISK_FULL else "warn" if free < DISK_LOW else "ok"
-        remedy = "" if verdict == "ok" else "free some: `dvc gc --workspace` keeps what this commit needs"
+        remedy = "" if verdict == "ok" else "free some: `dvc gc -w -T` keeps what this commit and the versions need"
         yield Finding("disk", verdict, f"{free / 1e9:.1f} GB free at {folder}", remedy)
 
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -102,20 +102,22 @@ def log(name: str) -> Path:
     return home() / f"{name}.log"
 
 
-def ensure_serving(arguments: list[str], port: int, say: Callable[[str], None]) -> Started:
-    """The models' server of this checkout on 127.0.0.1, started if there is none.
+def ensure_serving(arguments: list[str], host: str, port: int, say: Callable[[str], None]) -> Started:
+    """The models' server of this checkout, started if there is none.
 
     Args:
         arguments: of `python -m`, as flows/stages/serving.py takes them.
 
     Raises:
-        Unavailable: another program has the port, or the server ended while it started.
+        Unavailable: one runs with other arguments, another program has the port, or the server ended while it started.
     """
-    with alone():
+    with starting():
         own = started("serving")
         if own:
+            if (given := psutil.Process(own.pid).cmdline()[2:]) != arguments:  # behind `python -m`
+                raise Unavailable(f"the models' server runs otherwise ({' '.join(given)}): `tsumugi stop` first")
             return own
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         if taken(url):
             raise Unavailable(f"port {port} is in use by another program: choose a free one (--port)")
         own = start("serving", arguments, url)
@@ -144,10 +146,22 @@ def last_line(path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
-@contextmanager
-def alone() -> Iterator[None]:
+def starting() -> AbstractContextManager[bool]:
     """Two runs started at once must not start two servers on one database."""
-    home().mkdir(parents=True, exist_ok=True)
-    with (home() / "start.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return alone(home() / "start.lock")
+
+
+@contextmanager
+def alone(lock: Path, wait: bool = True) -> Iterator[bool]:
+    """Of several processes only one at a time is in here; a killed one leaves the lock free.
+
+    Yields whether this one holds it, which is false only without `wait`, where another does.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,4 +1,5 @@
-"""The short table with which a run ends: each figure with its interval, floor and chance, as the stages wrote them."""
+"""The short tables with which a run ends: figures with interval, floor and chance, verdicts, or what makes models fast;
+as the stages wrote them."""
 
 import json
 from collections.abc import Iterator
@@ -11,8 +12,13 @@ from rich.table import Table
 
 def show(workspace: Path, groups: list[str], console: Console) -> None:
     """Print the results of these groups as their page has them, or each stage's main metric where there is no page;
-    and the page's path."""
+    and the page's path. Of `production`, which has none, each model's variants."""
     reports, study = workspace / "reports", groups == ["study"]
+    if "production" in groups:
+        for path in sorted(reports.glob("optimise/*/variants.json")):
+            console.print(_variants(path.parent.name, json.loads(path.read_text())))
+        if groups == ["production"]:
+            return
     page = reports / "study" / "study.html" if study else reports / "report.html"
     results = reports / "study" / "verdicts.json" if study else reports / "summary.json"
     if results.is_file():
@@ -41,6 +47,16 @@ def _verdicts(findings: list[dict[str, Any]]) -> Table:
         value, low, high = (_figure(interval[name]) for name in ("value", "low", "high"))
         figures = (f"{value} {each['unit']}", f"{low} to {high}", each["wanted"], each["verdict"])
         table.add_row(each["claim"], *figures, each["stage"])
+    return table
+
+
+def _variants(name: str, found: dict[str, Any]) -> Table:
+    items, metric = f"{found['items']}/s", found["metric"].replace("_", " ")
+    table = Table(name, "p50 ms", "p99 ms", items, "memory MiB", "size MiB", metric, "", box=None, pad_edge=False)
+    for row in found["rows"]:
+        times = (f"{1e3 * row['p50']:.2f}", f"{1e3 * row['p99']:.2f}", f"{row['throughput']:,.0f}")
+        sizes = (f"{row['memory'] / 2**20:.1f}", f"{row['size'] / 2**20:.2f}", _figure(row["quality"]))
+        table.add_row(row["variant"], *times, *sizes, "served" if row["variant"] == found["chosen"] else "")
     return table
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import httpx
 
-from flows.processes import Started, Unavailable, alone, last_line, log, start, started, stop, taken
+from flows.processes import Started, Unavailable, last_line, log, start, started, starting, stop, taken
 from flows.workspace import ROOT
 
 READY_SECONDS = 600  # a first start makes the database, 22 s of CPU: once 220 s on two cores with eight users
@@ -80,7 +80,7 @@ def ensure_server(port: int | None = None, say: Callable[[str], None] = print) -
         os.environ.setdefault(name, value)
     url = address(port)
     if "PREFECT_API_URL" not in os.environ:
-        with alone():
+        with starting():
             _start_unless_there(url, say)
     elif not answers(url):
         raise Unavailable(f"PREFECT_API_URL={url} does not answer: start that server, or unset PREFECT_API_URL")
@@ -158,7 +158,7 @@ def _wait_until_ready(server: Started, say: Callable[[str], None]) -> None:
 
 def ensure_worker(url: str, pool: str) -> Started:
     """The worker of this checkout that polls the pool, started if there is none."""
-    with alone():
+    with starting():
         own = started("worker")
         if own and own.url == url:
             return own

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]  # this checkout
+SERVING = ROOT / ".store" / "serving"  # pointers, versions and traffic, where nobody names another folder
 DEFAULT_DATA = Path("../shared/data")  # where the sets of the preset `real` lie, beside the checkout
 
 

@@ -13,13 +13,13 @@ import httpx
 from rich.console import Console
 
 from flows import processes, server
-from flows.deployments import register
+from flows.deployments import register, start
 from flows.releases import registry
 from flows.watch import FINAL, Watch
-from flows.workspace import ROOT, branch_workspace, git
+from flows.workspace import ROOT, SERVING, branch_workspace, git
 
 NAME = "text"
-SERVING = ROOT / ".store" / "serving"
+HOST = "127.0.0.1"
 MODEL = "models/optimise/text"
 STAGE = "optimise@text"
 ENDED = re.compile(r"Task run '(\S+)' - Finished in state")  # Prefect's words on a stage
@@ -84,8 +84,8 @@ def first_version(output: Path, say: Say) -> str:
 def serve(until: Until, say: Say) -> str:
     """The models' server, ready; its address."""
     port = free_port()
-    arguments = ["--serving", str(SERVING), "--keys", "none", "--host", "127.0.0.1", "--port", str(port)]
-    own = processes.ensure_serving(["flows.stages.serving", *arguments], port, lambda line: say(f"    {line}"))
+    arguments = ["--serving", str(SERVING), "--keys", "none", "--host", HOST, "--port", str(port)]
+    own = processes.ensure_serving(["flows.stages.serving", *arguments], HOST, port, lambda line: say(f"    {line}"))
     until(lambda: httpx.get(f"{own.url}/readyz", timeout=60).status_code == httpx.codes.OK, "the models' server")
     return own.url
 
@@ -99,9 +99,7 @@ def worker(url: str) -> None:
 def watch(url: str, until: Until) -> list[dict[str, Any]]:
     """A run of the deployment `watch`, to its end; what has called for a retraining since the beginning."""
     with server.client(url) as client:
-        deployment = client.get("/deployments/name/watch/watch").raise_for_status().json()
-        run = client.post(f"/deployments/{deployment['id']}/create_flow_run", json={"state": {"type": "SCHEDULED"}})
-        place = f"/flow_runs/{run.raise_for_status().json()['id']}"
+        place = f"/flow_runs/{start(client, 'watch/watch')['id']}"
         ended = until(lambda: _ended(client, place), "the watch")
         if ended["state_type"] != "COMPLETED":
             raise Broken(f"the watch has ended as {ended['state_name']}: {ended['state']['message']}")

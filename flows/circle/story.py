@@ -1,8 +1,9 @@
 """What happens in the circle, told while it happens. Runs in the clone that
 flows/circle/__main__.py makes; leaves report.json.
 
-Nothing is played: stages are made by DVC under Prefect, the watch and the retraining are runs of their deployments, the
-answers come over HTTP from the process that `tsumugi up` starts, and a person's steps are those of the command.
+Nothing is played: stages are made by DVC under Prefect, the watch and the retraining are runs of their deployments, and
+the answers come over HTTP from the process that `tsumugi up` starts. A person deploys and rolls back by the command;
+trials begin and end by the functions of a retraining, which say at once what they found.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 from components.inference import pointer
 from components.inference.experiment import report
 from components.inference.experiment.users import Observed

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 from flows.lineage.trace import Lineage
 from flows.releases.recorded import Step
 from flows.workspace import Refused
@@ -24,48 +24,57 @@ def events(lineage: Lineage, namespace: str = "tsumugi") -> list[Any]:
         Refused: openlineage-python is not installed.
     """
     try:
-        from openlineage.client import event_v2, facet_v2
+        from openlineage.client import event_v2
     except ImportError as error:
         raise Refused(f"OpenLineage events need the extra `lineage` ({error}): pip install '.[lineage]'") from None
 
     event_v2.set_producer(PRODUCER)
+    return [_event(lineage, namespace, step) for step in lineage.steps]
+
+
+def _event(lineage: Lineage, namespace: str, step: Step) -> Any:
+    from openlineage.client import event_v2
 
     def dataset(kind: Any, place: str, digest: str) -> Any:
-        version = facet_v2.dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=digest)
-        return kind(namespace=namespace, name=place, facets={"version": version} if digest else {})
+        return kind(namespace=namespace, name=place, facets=_version(digest) if digest else {})
 
-    def event(step: Step) -> event_v2.RunEvent:
-        parameters = [
-            facet_v2.execution_parameters_run.ExecutionParameter(key=key, value=json.dumps(value, ensure_ascii=False))
-            for key, value in step.params.items()
-        ]
-        run: dict[str, facet_v2.RunFacet] = {
-            "executionParameters": facet_v2.execution_parameters_run.ExecutionParametersRunFacet(parameters=parameters)
-        }
-        job: dict[str, facet_v2.JobFacet] = {
-            "jobType": facet_v2.job_type_job.JobTypeJobFacet(
-                processingType="BATCH", integration="DVC", jobType="STAGE"
-            ),
-            "documentation": facet_v2.documentation_job.DocumentationJobFacet(
-                description=step.description or step.command or step.name
-            ),
-            "sourceCodeLocation": facet_v2.source_code_location_job.SourceCodeLocationJobFacet(
-                type="git", url=f"urn:git:{lineage.commit}", version=lineage.commit
-            ),
-        }
-        return event_v2.RunEvent(
-            eventType=event_v2.RunState.COMPLETE,
-            eventTime=lineage.time,  # dvc.lock holds no times: that of the commit which recorded the run
-            run=event_v2.Run(runId=run_id(step), facets=run),
-            job=event_v2.Job(namespace=namespace, name=step.name, facets=job),
-            inputs=[
-                *(dataset(event_v2.InputDataset, file.path, file.hash) for file in step.inputs),
-                *(dataset(event_v2.InputDataset, url, "") for url in step.urls),
-            ],
-            outputs=[dataset(event_v2.OutputDataset, file.path, file.hash) for file in step.outputs],
-        )
+    return event_v2.RunEvent(
+        eventType=event_v2.RunState.COMPLETE,
+        eventTime=lineage.time,  # dvc.lock holds no times: that of the commit which recorded the run
+        run=event_v2.Run(runId=run_id(step), facets=_run(step)),
+        job=event_v2.Job(namespace=namespace, name=step.name, facets=_job(step, lineage.commit)),
+        inputs=[
+            *(dataset(event_v2.InputDataset, file.path, file.hash) for file in step.inputs),
+            *(dataset(event_v2.InputDataset, url, "") for url in step.urls),
+        ],
+        outputs=[dataset(event_v2.OutputDataset, file.path, file.hash) for file in step.outputs],
+    )
 
-    return [event(step) for step in lineage.steps]
+
+def _version(digest: str) -> dict[str, Any]:
+    from openlineage.client.facet_v2 import dataset_version_dataset as facet
+
+    return {"version": facet.DatasetVersionDatasetFacet(datasetVersion=digest)}
+
+
+def _run(step: Step) -> dict[str, Any]:
+    from openlineage.client.facet_v2 import execution_parameters_run as facet
+
+    values = {key: json.dumps(value, ensure_ascii=False) for key, value in step.params.items()}
+    parameters = [facet.ExecutionParameter(key=key, value=value) for key, value in values.items()]
+    return {"executionParameters": facet.ExecutionParametersRunFacet(parameters=parameters)}
+
+
+def _job(step: Step, commit: str) -> dict[str, Any]:
+    from openlineage.client import facet_v2
+
+    kind, about, code = facet_v2.job_type_job, facet_v2.documentation_job, facet_v2.source_code_location_job
+    said = step.description or step.command or step.name
+    return {
+        "jobType": kind.JobTypeJobFacet(processingType="BATCH", integration="DVC", jobType="STAGE"),
+        "documentation": about.DocumentationJobFacet(description=said),
+        "sourceCodeLocation": code.SourceCodeLocationJobFacet(type="git", url=f"urn:git:{commit}", version=commit),
+    }
 
 
 def run_id(step: Step) -> str:

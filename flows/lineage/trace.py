@@ -6,19 +6,22 @@ Forward: a path, an address or a hash, to every registered version whose chain h
 All of it is read from git and the database as they are; nothing is checked out, computed or fetched.
 """
 
+import json
 import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from flows.graph import File
+from flows.lineage.database import opened
 from flows.releases import recorded, registry
 from flows.releases.recorded import Step, overlap
 from flows.releases.registry import Event
-from flows.workspace import Refused
+from flows.workspace import Refused, cache_folder
 
 PRIVATE = ("user", "input", "output")  # what a page that is passed on must not show of a request
 HASH = re.compile("[0-9a-f]{6,32}([.]dir)?")  # an MD5 or its beginning
@@ -82,7 +85,8 @@ def trace(repo: Path, what: str, database: str | None = None) -> Lineage:
         version = version or registry.served(repo, name, "champion") or "(champion)"
         commit = registry.commit_of(repo, name, version)
     if database:
-        rows = _ask(database, lambda traffic: traffic.experiments(name))
+        with opened(database) as traffic:
+            rows = traffic.experiments(name)
     found = recorded.read(repo, commit)
     path, digest = registry.model(found, name)
     steps = found.chain(path)
@@ -117,11 +121,13 @@ def sources(steps: list[Step]) -> Iterator[Source]:
 def seen(repo: Path, what: str, log: Callable[[str], None] = print) -> list[Seen]:
     """Every registered version whose chain has read or made a path, an address or a hash; once a version and hash.
 
-    A path stands for all that lies in it, and a folder's hash for the folder as a whole. A version whose commit does
-    not read is told to `log` and left out.
+    A path stands for all that lies in it, and a folder's hash for the folder as a whole. A file in a folder is known by
+    path and hash where the DVC cache holds the folder's list, else by path alone, as the folder. A version whose commit
+    does not read is told to `log` and left out.
     """
     found: list[Seen] = []
     what = _inside(repo, what)
+    listing = lru_cache(maxsize=None)(partial(_listing, cache_folder(repo)))
     for name in registry.names(repo):
         for version in registry.versions(repo, name):
             try:
@@ -131,20 +137,36 @@ def seen(repo: Path, what: str, log: Callable[[str], None] = print) -> list[Seen
                 log(f"{name}@{version.version} is left out: {error}")
                 continue
             about = (name, version.version, version.commit, version.stages)
-            hits = [Seen(*about, source.step, source.place, source.hash) for source in _touching(chain, what)]
+            hits = [Seen(*about, source.step, source.place, source.hash) for source in _touching(chain, what, listing)]
             found += {(hit.place, hit.hash): hit for hit in reversed(hits)}.values()  # the step nearest to the source
     return found
 
 
-def _touching(chain: list[Step], what: str) -> Iterator[Source]:
+def _touching(chain: list[Step], what: str, listing: Callable[[str], dict[str, str]]) -> Iterator[Source]:
     for step in chain:
         for file in (*step.inputs, *step.outputs):
-            same = HASH.fullmatch(what) and file.hash.startswith(what)
-            if same or overlap(what, file.path):
-                yield Source(file.path, file.hash, step.name)
+            files = {f"{file.path}/{name}": digest for name, digest in listing(file.hash).items()}
+            if HASH.fullmatch(what):
+                found = {path: digest for path, digest in files.items() if digest.startswith(what)}
+                found |= {file.path: file.hash} if file.hash.startswith(what) else {}
+            elif files and what.startswith(f"{file.path}/"):
+                below = any(path.startswith(f"{what}/") for path in files)
+                found = {what: files.get(what, file.hash)} if below or what in files else {}
+            else:
+                found = {file.path: file.hash} if overlap(what, file.path) else {}
+            for path, digest in found.items():
+                yield Source(path, digest, step.name)
         for url in step.urls:
             if url == what:
                 yield Source(url, "", step.name)
+
+
+def _listing(cache: Path, digest: str) -> dict[str, str]:
+    """Path -> MD5 of the files in a folder; none for a file, and where the cache does not hold the folder's list."""
+    path = cache / "files" / "md5" / digest[:2] / digest[2:]
+    if not (digest.endswith(".dir") and path.is_file()):
+        return {}
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text())}
 
 
 def _inside(repo: Path, what: str) -> str:
@@ -172,20 +194,8 @@ def _is_id(what: str) -> bool:
 def _request(id: str, database: str | None) -> dict[str, Any]:
     if not database:
         raise Refused(f"answer {id}: name the traffic database that knows it by TSUMUGI_DATABASE")
-    row = _ask(database, lambda traffic: traffic.request(str(uuid.UUID(id))))
+    with opened(database) as traffic:
+        row = traffic.request(str(uuid.UUID(id)))
     if row is None:
         raise Refused(f"no answer {id} in the traffic database: is TSUMUGI_DATABASE that of the server?")
     return row
-
-
-def _ask(database: str, question: Callable[[Any], Any]) -> Any:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from components.inference.traffic import Traffic
-    from flows.graph import one_line
-
-    try:
-        with Traffic(database) as traffic:
-            return question(traffic)
-    except SQLAlchemyError as error:
-        raise Refused(f"the traffic database cannot be asked: {one_line(error)}: set TSUMUGI_DATABASE") from error

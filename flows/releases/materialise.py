@@ -16,11 +16,11 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.data.durable import sync_folder, write_whole
+from components.durable import sync, write_whole
 from components.inference import pointer
 from components.inference.pointer import Version
+from flows.processes import alone
 from flows.releases import recorded, registry
-from flows.releases.registry import alone
 from flows.workspace import Refused
 
 MANIFEST = "manifest.json"
@@ -65,7 +65,7 @@ def materialise(repo: Path, name: str, version: str, serving: Path, log: Callabl
             if target.exists():  # it was there and is damaged; who has it open keeps it
                 target.rename(target.with_name(f".{version}.bad.part"))
             draft.rename(target)
-            sync_folder(target.parent)
+            sync(target.parent)
         except (OSError, sqlite3.Error) as error:  # a full disk, no right to write; DVC's index is in SQLite
             reason = getattr(error, "strerror", None) or error
             raise Refused(

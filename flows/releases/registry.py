@@ -6,7 +6,7 @@ whole seconds, and a promotion and its rollback can fall into one. What is champ
 leaves the place to the champion before, which is what a rollback needs to know.
 """
 
-import fcntl
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from components.inference.pointer import check_name
+from flows.processes import alone
 from flows.releases import recorded
 from flows.releases.recorded import Recorded
 from flows.workspace import Refused, git
 
+log = logging.getLogger(__name__)
 FIRST = "v1.0.0"  # the next ones are v1.1.0, v1.2.0: a retrained model is a minor version
 
 
@@ -63,7 +65,9 @@ def register(repo: Path, name: str, ref: str = "HEAD") -> str:
                 return each.version
         following: dict[str, Any] = {"bump_minor": True} if known else {"version": FIRST}
         with _told(name):
-            return gto.api.register(str(repo), name, found.commit, **following).version
+            version = gto.api.register(str(repo), name, found.commit, **following).version
+    share(repo, name)
+    return version
 
 
 def model(found: Recorded, name: str) -> tuple[str, str]:
@@ -108,6 +112,18 @@ def unassign(repo: Path, name: str, version: str, stage: str) -> None:
         if version in holders(repo, name, stage):
             with _told(name):
                 gto.api.unassign(str(repo), name, version=version, stage=stage, force=True)
+
+
+def share(repo: Path, name: str) -> None:
+    """Send a name's tags to the checkout's origin, where it has one: all, for it may have been away before.
+
+    What serves must not wait for it: where it takes nothing now, that is logged.
+    """
+    if "origin" in git(repo, "remote").split():
+        try:
+            git(repo, "push", "-q", "origin", *(f"refs/tags/{name}{kind}*:refs/tags/{name}{kind}*" for kind in "@#"))
+        except Refused as error:
+            log.warning("the tags of %s are here alone until the next one: %s", name, error)
 
 
 def versions(repo: Path, name: str) -> list[Registered]:
@@ -164,15 +180,6 @@ def check(name: str) -> None:
         check_name(name)
     except ValueError as error:
         raise Refused(str(error)) from None
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Of several processes only one at a time is in here; a killed one leaves no trace."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _holders(events: list[Event], stage: str) -> list[str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from components.inference import pointer
 from components.inference.pointer import Challenger, Pointer
+from flows.processes import alone
 from flows.releases import registry
 from flows.releases.materialise import materialise
-from flows.releases.registry import alone
 from flows.workspace import Refused
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -33,7 +33,7 @@ def deploy(repo: Path, serving: Path, name: str, version: str) -> Pointer:
         _end_trial(repo, name)
         return Pointer(name, champion, None, now.serial if now else 1)
 
-    return _move(serving, name, change)
+    return _move(repo, serving, name, change)
 
 
 def challenge(repo: Path, serving: Path, name: str, version: str, share: float, mode: str, experiment: str) -> Pointer:
@@ -57,7 +57,7 @@ def challenge(repo: Path, serving: Path, name: str, version: str, share: float, 
         registry.assign(repo, name, version, CHALLENGER)
         return replace(present, challenger=challenger)
 
-    return _move(serving, name, change)
+    return _move(repo, serving, name, change)
 
 
 def withdraw(repo: Path, serving: Path, name: str) -> Pointer:
@@ -68,7 +68,7 @@ def withdraw(repo: Path, serving: Path, name: str) -> Pointer:
         _end_trial(repo, name)
         return replace(present, challenger=None)
 
-    return _move(serving, name, change)
+    return _move(repo, serving, name, change)
 
 
 def rollback(repo: Path, serving: Path, name: str) -> Pointer:
@@ -91,7 +91,7 @@ def rollback(repo: Path, serving: Path, name: str) -> Pointer:
         _end_trial(repo, name)
         return replace(present, champion=champion, challenger=None)
 
-    return _move(serving, name, change)
+    return _move(repo, serving, name, change)
 
 
 def _present(now: Pointer | None, name: str) -> Pointer:
@@ -105,8 +105,11 @@ def _end_trial(repo: Path, name: str) -> None:
         registry.unassign(repo, name, version, CHALLENGER)
 
 
-def _move(serving: Path, name: str, change: Callable[[Pointer | None], Pointer]) -> Pointer:
-    """Write what change() makes of the pointer under the next serial; leave the file alone where it stays as it is."""
+def _move(repo: Path, serving: Path, name: str, change: Callable[[Pointer | None], Pointer]) -> Pointer:
+    """Write what change() makes of the pointer under the next serial; leave the file alone where it stays as it is.
+
+    The tags go to the origin last: it may be slow.
+    """
     registry.check(name)
     path = pointer.place(serving, name)
     with alone(serving / f".{name}.lock"):
@@ -125,4 +128,5 @@ def _move(serving: Path, name: str, change: Callable[[Pointer | None], Pointer])
                 pointer.write(path, moved)
             except OSError as error:
                 raise Refused(f"{path} was not written: {error.strerror}: the champion before keeps serving") from error
-        return moved
+    registry.share(repo, name)
+    return moved

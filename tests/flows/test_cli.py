@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -13,10 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
+import typer
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from components.inference.traffic import Traffic
+from flows import server as servers
 from flows.cli import app, main
 from tests.flows.tools import alive, commit, free_port, start, until
 
@@ -35,6 +41,14 @@ stages:
     params: [slow]
     outs: [slow.out]
 """
+CONTINUOUS = """\
+text:
+  train: learn.text
+  source:
+    {layout: jsonl, path: incoming, splits: {train: "*"}, fields: {text: text},
+     held_out: {valid: {share: 0.1}, test: {share: 0.1}}}
+  experiment: {primary: [{name: accepted, kind: rate, better: higher, effect: 0.2, baseline: 0.5}], most_users: 4000}
+"""
 FILES = {
     "dvc.yaml": GRAPH,
     "params.yaml": "slow:\n  seconds: 0  # of sleep\n",
@@ -43,7 +57,6 @@ FILES = {
     "presets/odd.yaml": "slow: {seconds: -1}\n",
     "figures.json": '{"accuracy": 0.75, "loss": 1}',
     ".gitignore": "*.out\n__pycache__/\n/runs/\n/reports\n.store\n",
-    "flows/stages/__init__.py": "",
     "flows/stages/__main__.py": "if '-1' in open('params.yaml').read(): exit('slow.seconds: -1: 0 or more')",
 }
 
@@ -53,11 +66,11 @@ def checkout(blank: Path, server: str, tmp_path_factory: pytest.TempPathFactory)
     """A small project with this one's flows; what it starts is kept apart and stopped."""
     root = tmp_path_factory.mktemp("person") / "project"
     shutil.copytree(blank, root)
+    shutil.copytree(ROOT / "flows", root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "prefect.yaml", root)
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    for source in [*(ROOT / "flows").glob("*.py"), ROOT / "prefect.yaml"]:
-        shutil.copy2(source, root / source.relative_to(ROOT))
     commit(root)
     yield root
     call(root, "stop", server)
@@ -139,7 +152,6 @@ def test_ctrl_c_cancels_the_run_and_ends_its_stage(checkout: Path, server: str) 
         ("run --preset bad", "bad.yaml: unknown key slow.secs (did you mean seconds?): params.yaml has seconds"),
         ("run --preset odd", "slow.seconds: -1: 0 or more"),
         ("run --data no/such/folder", "DATA=no/such/folder is not a folder: give the one that holds the sets"),
-        ("status", "no Prefect server answers at http://127.0.0.1:9/api: `make run` starts one"),
     ],
 )
 def test_what_cannot_run_is_refused_in_one_line(
@@ -170,9 +182,94 @@ def test_status_shows_runs_and_schedules_and_stop_ends_the_own_worker_only(check
 
 
 def test_help_says_what_each_command_does() -> None:
-    for command in ("run", "stop", "status", "preset"):
+    for command in ("run", "stop", "status", "preset", "serve", "up", "key", "experiment", "register", "deploy"):
         assert command in CliRunner().invoke(app, ["--help"]).output
         assert "Usage" in CliRunner().invoke(app, [command, "--help"]).output
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ja.md", "docs/production.md"])
+def test_what_the_pages_have_people_type_exists(page: str) -> None:
+    text = (ROOT / page).read_text()
+    typed = re.findall(r"^tsumugi (.*)$", text, re.M) + re.findall(r"`tsumugi ([^`]+)`", text)
+    assert typed
+    for line in typed:
+        words, command = shlex.split(line, comments=True), typer.main.get_command(app)
+        while isinstance(command, TyperGroup) and not words[0].startswith("-"):
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert {word for word in words if word.startswith("-")} <= known, line
+
+
+@pytest.fixture
+def deployed(checkout: Path, tmp_path: Path) -> Iterator[Path]:
+    """The checkout, whose serving folder has a small model."""
+    from benchmarks.models import classifier, deploy, version
+
+    serving = checkout / ".store" / "serving"
+    deploy(serving, "text", version(classifier(tmp_path / "model")))
+    yield checkout
+    shutil.rmtree(serving)
+
+
+def test_up_starts_the_models_server_once_and_status_knows_it(deployed: Path, server: str) -> None:
+    port = free_port()
+    options = f"--port {port} --slots 2 --rate 50"
+    said = call(deployed, f"up {options}", server)
+    assert said.splitlines()[-2:] == [f"flows   {server.removesuffix('/api')}", f"models  http://127.0.0.1:{port}"]
+    until(lambda: httpx.get(f"http://127.0.0.1:{port}/readyz").is_success, 120)
+    assert "starting at" not in call(deployed, f"up {options}", server)
+    assert re.match("tsu-.{43}$", call(deployed, "key keys.json me", server))
+    refused = call(deployed, f"up {options} --keys keys.json", server, code=2)
+    assert refused.startswith("tsumugi: the models' server runs otherwise (") and "`tsumugi stop` first" in refused
+    away = call(deployed, "status", "http://127.0.0.1:9/api")
+    assert re.search(r"^text +v1\.0\.0 +v1\.0\.0 *$", away, re.M)
+    assert "no Prefect server answers at http://127.0.0.1:9/api: `make run` starts one" in away
+    assert "Stopped the serving (process " in call(deployed, "stop", server)
+    assert re.search(r"^text +v1\.0\.0 +nobody *$", call(deployed, "status", server), re.M)
+
+
+def test_serve_answers_until_it_is_told_to_end(deployed: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "no model is deployed" in call(deployed, f"serve --serving {tmp_path}/empty", "", code=2)
+    key = call(deployed, f"key {tmp_path}/keys.json me", "").strip()
+    options = ("--port", "0", "--keys", tmp_path / "keys.json", "--threads", "1")
+    with start("-m", "flows.cli", "serve", *options, cwd=deployed, **environment(deployed, "")) as process:
+        try:
+            url = next(found[0] for line in process.stdout or () if (found := re.search(r"http://\S+", line)))
+            until(lambda: httpx.get(f"{url}/readyz").is_success, 120)
+            body = {"model": "text", "input": "a small red circle"}
+            assert httpx.post(f"{url}/v1/classify", json=body).status_code == 401
+            answer = httpx.post(f"{url}/v1/classify", json=body, headers={"authorization": f"Bearer {key}"})
+            assert answer.status_code == 200 and answer.headers["x-tsumugi-version"] == "v1.0.0"
+            process.terminate()
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+def test_ct_starts_a_retraining_and_tells_of_those_that_were(checkout: Path, server: str) -> None:
+    (checkout / "continuous.yaml").write_text(CONTINUOUS)
+    assert "no model 'tex': did you mean text?" in call(checkout, "ct start tex", server, code=2)
+    call(checkout, "ct start text", server)
+    wanted = {"deployments": {"name": {"any_": ["continuous"]}}}
+    with servers.client(server) as client:
+        (run,) = until(lambda: client.post("/flow_runs/filter", json=wanted).raise_for_status().json())
+    assert run["parameters"]["name"] == "text"
+    outcome = {"name": "text", "key": "0123", "outcome": "Declined", "reasons": ["not better"]}
+    (checkout / ".store" / "continuous" / "text").mkdir(parents=True, exist_ok=True)
+    (checkout / ".store" / "continuous" / "text" / "0123.json").write_text(json.dumps(outcome))
+    assert re.search(r"^text +0123 +Declined +not better *$", call(checkout, "ct outcomes", server), re.M)
+    (checkout / ".store" / "serving").mkdir(exist_ok=True)
+    with Traffic(f"sqlite:///{checkout}/.store/serving/traffic.db") as traffic:
+        about = {"user": "u", "name": "text", "version": "v1.0.0", "commit": "c" * 40, "role": "champion"}
+        for answer, thumb in (("yes", 1), ("no", -1)):
+            asked = {"input": {"prompt": "why"}, "output": {"text": answer}}
+            traffic.feedback(traffic.record(**about, **asked, route="/", status=200, seconds=0.1), thumb)
+    said = call(checkout, f"ct thumbs text {checkout}/.store/thumbs", server)
+    assert said.startswith("1 pairs and 2 judged answers in ")
+    pair = json.loads((checkout / ".store" / "thumbs" / "pairs.jsonl").read_text())
+    assert pair == {"prompt": "why", "chosen": "yes", "rejected": "no"}
 
 
 @pytest.mark.slow

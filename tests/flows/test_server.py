@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ import pytest
 from flows import processes
 from flows import server as servers
 from flows.processes import Started, Unavailable
+from tests.flows.tools import start
 
 
 @pytest.fixture
@@ -115,6 +117,31 @@ def test_stop_spares_a_process_that_took_over_the_number(home: Path) -> None:
     finally:
         os.kill(own.pid, signal.SIGKILL)
         os.waitpid(own.pid, 0)
+
+
+def test_a_models_server_that_was_started_otherwise_is_not_taken_for_the_wanted_one(home: Path) -> None:
+    own = sleeper(home, "serving")
+    given = psutil.Process(own.pid).cmdline()[2:]
+    try:
+        with pytest.raises(Unavailable, match="the models' server runs otherwise .*`tsumugi stop` first"):
+            processes.ensure_serving([*given, "--keys", "keys.json"], "127.0.0.1", 1, print)
+        assert processes.ensure_serving(given, "127.0.0.1", 1, print) == own
+    finally:
+        processes.stop("serving")
+
+
+def test_one_lock_lets_one_in_and_is_waited_for_or_not(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    code = "from pathlib import Path; from flows.processes import alone; print('here', flush=True)\n"
+    code += f"with alone(Path({str(lock)!r})): print('in')"
+    with processes.alone(lock) as first:
+        with processes.alone(lock, wait=False) as second:
+            assert (first, second) == (True, False)
+        waiting = start("-c", code)
+        assert waiting.stdout and waiting.stdout.readline() == "here\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(0.5)
+    assert waiting.communicate(timeout=60)[0] == "in\n"
 
 
 def test_stop_kills_what_does_not_listen(home: Path) -> None:

@@ -1,6 +1,7 @@
 """Lineage, against dvc.lock read by another parser, against a database that the server's own class wrote, against an
 HTML parser, and against a catalogue that takes OpenLineage events."""
 
+import hashlib
 import json
 import threading
 from html.parser import HTMLParser
@@ -126,6 +127,22 @@ def test_forward_from_a_source(versioned: Path) -> None:
         first,
         ("champion",),
     )
+
+
+def test_forward_from_one_file_in_a_folder(versioned: Path) -> None:
+    """The folder's list in DVC's cache says which versions had the file, and with which content."""
+    before, after = (hashlib.md5(text).hexdigest() for text in (b"one scene\n", b"one scene\nand another\n"))
+    shard = "data/shards/world/train/text"
+
+    def found(what: str) -> list[tuple[str, str, str]]:
+        return [(each.version, each.place, each.hash) for each in seen(versioned, what)]
+
+    assert (("v1.0.0", shard, before) in found(before)) and {version for version, *_ in found(before)} == {"v1.0.0"}
+    assert {version for version, *_ in found(after[:10])} == {"v1.1.0"}
+    assert found(shard) == [("v1.0.0", shard, before), ("v1.1.0", shard, after)]
+    assert [place for _, place, _ in found("data/shards/world/train")] == ["data/shards/world/train"] * 2
+    assert found("data/shards/world/test") == [], "no version had such a file"
+    assert {version for version, *_ in found("models/decoder/config.json")} == {"v1.0.0", "v1.1.0"}
 
 
 def test_forward_leaves_out_a_version_that_does_not_read(versioned: Path) -> None:

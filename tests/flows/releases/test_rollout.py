@@ -56,6 +56,23 @@ def test_the_same_deployment_again_changes_nothing(versioned: Path, serving: Pat
     assert (before.st_ino, before.st_mtime_ns, tags) == (after.st_ino, after.st_mtime_ns, git(versioned, "tag"))
 
 
+def test_the_origin_has_every_tag_and_need_not_be_there(
+    versioned: Path, serving: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What did not reach it goes there with the next move."""
+    git(versioned, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    rollout.deploy(versioned, serving, NAME, "v1.0.0")
+    assert now(serving) == ("v1.0.0", None, 1)
+    assert "the tags of decoder are here alone until the next one" in caplog.text
+    git(tmp_path, "init", "-q", "--bare", "origin.git")
+    rollout.deploy(versioned, serving, NAME, "v1.1.0")
+    rollout.challenge(versioned, serving, NAME, "v1.2.0", 0.5, "canary", "e1")
+    rollout.rollback(versioned, serving, NAME)
+    ours = [tag for tag in git(versioned, "tag").split() if tag.startswith(NAME)]
+    assert git(tmp_path / "origin.git", "tag").split() == ours
+    assert {"decoder#champion#1", "decoder#champion!#3", "decoder#challenger!#4"} & set(ours)
+
+
 def test_a_trial_beside_the_champion(versioned: Path, serving: Path) -> None:
     rollout.deploy(versioned, serving, NAME, "v1.0.0")
     rollout.challenge(versioned, serving, NAME, "v1.1.0", 0.1, "canary", "e1")
