@@ -9,7 +9,7 @@ from flows.stages.runtime import StageError
 EQUAL = 0.02  # share by which the models' parameters may differ
 
 
-def equal_sizes(models: Sequence[Rival], shape: TransformerConfig, context: int, vocabulary: int) -> dict[Rival, int]:
+def equal_sizes(models: Sequence[Rival], shape: TransformerConfig, context: int, vocabulary: int) -> dict[str, int]:
     """Parameters of the decoder of each kind, and of the Transformer. StageError where they are not equal."""
     from components.decoders.rivals import rival
 

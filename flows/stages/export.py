@@ -2,6 +2,10 @@
 
 `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` need no code of ours. A decoder whose parts
 no family of Hugging Face's has (its configuration says which) is refused with what would make it exportable.
+
+Decoders alone, since no reference has the parts of the other models that params.yaml trains: rotary positions in
+an encoder of texts, convolutions before an image's patches. Where yours are a reference's, components/interop writes
+them: `folder.write` BERT, `vit.write` timm's vision transformer, `clip.describe` and `clip.tensors` open_clip's CLIP.
 """
 
 import shutil

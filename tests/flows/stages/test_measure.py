@@ -98,7 +98,11 @@ def test_gradients_by_distance_are_those_of_finite_differences(kind: Any) -> Non
     ids = torch.randint(params.vocabulary, (measure_gradients.BATCH, params.length + 1))
     model.double()
     moved = torch.zeros(params.length, model.embedding.embedding_dim, dtype=torch.float64)
-    model.embedding.register_forward_hook(lambda _, __, out: out + moved)
+
+    def move(_: Any, __: Any, embedded: torch.Tensor) -> torch.Tensor:
+        return embedded + moved
+
+    model.embedding.register_forward_hook(move)
 
     def losses() -> torch.Tensor:
         with torch.no_grad():
