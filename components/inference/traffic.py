@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, Select, Table, case, insert, select, update
+from sqlalchemy import Engine, Select, Table, case, delete, insert, null, select, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from components.inference.traffic_tables import connect, experiments, feedback, metadata, outcomes, requests
@@ -26,13 +26,14 @@ log = logging.getLogger(__name__)
 Role = Literal["champion", "challenger", "shadow"]
 State = Literal["planned", "running", "ended"]
 TOGETHER = 500  # rows in one transaction at most
+CHARACTERS = 100_000_000  # of inputs and outputs that wait at most: memory is to last while the database is away
 GATHER = 0.2  # seconds that a first row waits for others: a transaction a row would cost as much as a small model
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds before a write is tried again, doubled each time
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One side of an experiment, in order of time."""
+class Observations:
+    """Of one metric in one arm of an experiment, in order of time."""
 
     users: NDArray[Any]  # [n], str
     values: NDArray[np.float64]  # [n]
@@ -48,7 +49,8 @@ class Traffic:
     def __init__(self, url: str, waiting: int = 20_000) -> None:
         self.engine = connect(url)
         self.dropped = 0
-        self._rows: queue.Queue[tuple[Table, dict[str, Any]] | None] = queue.Queue(waiting)
+        self._rows: queue.Queue[tuple[Table, dict[str, Any], int] | None] = queue.Queue(waiting)
+        self._characters, self._count = 0, threading.Lock()  # of what waits
         self._recent: OrderedDict[str, None] = OrderedDict()  # ids of rows that may wait
         self._stop = threading.Event()
         self._hurry = threading.Event()
@@ -131,7 +133,7 @@ class Traffic:
         last = {row["id"]: row for row in self._read(query)}
         return sorted(last.values(), key=lambda row: row["judged"])
 
-    def outcomes(self, experiment: str, metric: str) -> dict[str, Arm]:
+    def outcomes(self, experiment: str, metric: str) -> dict[str, Observations]:
         """Per role, the values of one metric, each with its user, in order of time.
 
         Two metrics need no logging: `seconds` (of requests answered) and `failed` (1 where the status is 500 or more).
@@ -153,7 +155,7 @@ class Traffic:
             rows[row["role"]].append((row["user"], row["value"], row["time"]))
         arms = {role: list(zip(*some, strict=True)) for role, some in sorted(rows.items())}
         return {
-            role: Arm(np.array(users), np.array(values, np.float64), np.array(times, np.float64))
+            role: Observations(np.array(users), np.array(values, np.float64), np.array(times, np.float64))
             for role, (users, values, times) in arms.items()
         }
 
@@ -177,6 +179,19 @@ class Traffic:
         if state is not None:
             query = query.where(experiments.c.state == state)
         return self._read(query)
+
+    def forget(self, name: str, before: float, serving: Sequence[str]) -> int:
+        """Delete a name's requests before a time, with their outcomes, but for those of versions that serve: of them
+        what was asked and answered is blanked. What somebody has judged stays, for it teaches; how many were deleted.
+        """
+        old = (requests.c.name == name) & (requests.c.time < before) & requests.c.id.not_in(select(feedback.c.request))
+        gone = select(requests.c.id).where(old, requests.c.version.not_in(serving))
+        with self._ready().begin() as connection:
+            connection.execute(delete(outcomes).where(outcomes.c.request.in_(gone)))
+            count = connection.execute(delete(requests).where(requests.c.id.in_(gone))).rowcount
+            said = old & requests.c.input.is_not(null())
+            connection.execute(update(requests).where(said).values(input=null(), output=null()))
+        return count
 
     def flush(self) -> None:
         """Wait until all that was noted before is written or given up."""
@@ -202,8 +217,13 @@ class Traffic:
         self.close()
 
     def _put(self, table: Table, row: dict[str, Any]) -> None:
+        size = len(str(row.get("input"))) + len(str(row.get("output")))
         try:
-            self._rows.put_nowait((table, row))
+            with self._count:
+                if self._characters + size > CHARACTERS:
+                    raise queue.Full
+                self._rows.put_nowait((table, row, size))
+                self._characters += size
         except queue.Full:
             self.dropped += 1
 
@@ -231,8 +251,11 @@ class Traffic:
             self._hurry.wait(GATHER)
             while len(some) < TOGETHER and not self._rows.empty():
                 some.append(self._rows.get_nowait())
-            ended = None in some
-            self._store([row for row in some if row is not None])
+            rows = [row for row in some if row is not None]
+            ended = len(rows) < len(some)
+            self._store([row[:2] for row in rows])
+            with self._count:
+                self._characters -= sum(size for _, _, size in rows)
             for _ in some:
                 self._rows.task_done()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from components.inference import traffic as traffic_module
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
 from tests.components.inference.postgres import Postgres, cluster
@@ -171,6 +172,21 @@ def test_a_full_queue_counts_what_it_drops(postgres: Postgres, name: str) -> Non
         assert traffic.dropped == 5 + 1 + 5  # what did not fit, what the writer held, what waited
     finally:
         postgres.start()
+
+
+def test_long_texts_that_wait_are_bounded(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the database's folder is missing, 1,000 characters may wait; once it is there, there is room again."""
+    monkeypatch.setattr(traffic_module, "CHARACTERS", 1000)
+    with Traffic(f"sqlite:///{tmp_path / 'mounted' / 'traffic.db'}") as traffic:
+        for letter, count in (("a", 600), ("b", 600), ("c", 100)):
+            note(traffic, name, input=letter * count)
+        assert traffic.dropped == 1
+        (tmp_path / "mounted").mkdir()
+        traffic.flush()
+        note(traffic, name, input="d" * 900)
+        traffic.flush()
+        assert [row["input"][0] for row in traffic.requests(name)] == ["a", "c", "d"]
+        assert traffic.dropped == 1
 
 
 def test_the_database_is_named_by_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
