@@ -39,7 +39,10 @@ class Measured(Protocol):
     """A task that says what a batch holds beside examples."""
 
     def units(self, batch: Any) -> dict[str, int]:
-        """Amounts by name, {"tokens": 2048}, to show a second; of a batch that is not on the device yet."""
+        """Amounts by name, {"tokens": 2048}, to show a second; of a batch that is not on the device yet.
+
+        The first is what a batch's FLOPs are taken to grow with; without any they are shown while shapes stay the same.
+        """
         ...
 
 

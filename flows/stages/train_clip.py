@@ -47,7 +47,7 @@ class Params:
 
 
 def cost(params: Params) -> str:
-    seen = params.fit.steps * params.fit.batch_size
+    seen = params.fit.steps * params.fit.batch_size * params.fit.accumulation
     return f"{params.fit.steps:,} steps over {seen:,} pairs with pictures of {params.image.size} pixels, about 1.5 GiB"
 
 
