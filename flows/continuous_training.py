@@ -10,9 +10,10 @@ once. A lock of each name makes two triggers at once one run. Of how a generatio
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from components.data.durable import write_whole
+from components.durable import write_whole
+from components.inference import pointer
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
 from flows.bridge import Bridge
@@ -33,7 +36,7 @@ from flows.releases import rollout
 from flows.workspace import ROOT, Refused
 
 FINAL = ("Promoted", "Kept", "Stopped", "Declined")  # a generation that ended so is not begun again
-REFUSALS = (Refused, ValueError)
+REFUSALS = (ValueError, OSError, SQLAlchemyError)  # as things are it cannot be done; later it can
 
 step = task(cache_policy=NO_CACHE, persist_result=False)
 edge = task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)  # it speaks to remotes
@@ -45,13 +48,14 @@ def continuous_training(
 ) -> State[Any]:
     """Retrain a model on what is new, and promote it if it is better.
 
-    Ends as Promoted, Kept, Stopped (by the experiment), Declined (by the gate), Known (this data led to one of these
-    before), Joined (a run of this name is at work), Cancelled, or Failed: then it may be started again.
+    Ends as Promoted, Kept, Stopped (by the experiment, or by hand), Declined (by the gate), Known (this data led to one
+    of these before), Nothing new, Joined (a run of this name is at work), Cancelled, Refused or Failed: then it may be
+    started again.
 
     Args:
         name: of continuous.yaml.
         repo: the repository's root. Default: the checkout that this flow belongs to.
-        serving: the serving folder. Default: .store/serving in the repository.
+        serving: the serving folder. Default: TSUMUGI_SERVING, or .store/serving in the repository.
         reason: what started it.
     """
     root = Path(repo) if repo else ROOT
@@ -60,17 +64,24 @@ def continuous_training(
     with alone(store(root) / f"{name}.lock") as mine:
         if not mine:
             return Completed(name="Joined", message=f"a run of {name} is at work: it, or the next one, sees to this")
+        settings = None
         try:
             settings = read_settings(root, name)
-            state = take_in(settings.watched(root), inbox(root, name))
+            state = take_in(root, name, settings)
+            if not state:
+                return Completed(name="Nothing new", message=f"{settings.watched(root)} has no record that is new")
             made = Generation.of(root, name, state, settings)
             known = outcome(made)
             if known and known["outcome"] in FINAL:
                 return Completed(name="Known", message=f"generation {made.key} ended before: {known['outcome']}")
-            return _run(made, settings, state, Path(serving) if serving else root / ".store" / "serving")
-        except REFUSALS as error:
-            log.error(str(error))
-            return Failed(name="Refused", message=" ".join(str(error).split()))
+            return _run(made, settings, state, served(root, serving))
+        except Exception as error:
+            reason = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+            log.error(reason)
+            tell_refused(root, name, reason, settings.notify if settings else "")
+            if not isinstance(error, REFUSALS):
+                raise
+            return Failed(name="Refused", message=reason)
 
 
 def _run(made: Generation, settings: Settings, state: str, serving: Path) -> State[Any]:
@@ -86,13 +97,14 @@ def _run(made: Generation, settings: Settings, state: str, serving: Path) -> Sta
     version = register(made)
     with Traffic(database(serving)) as traffic:
         deploy_challenger(made, settings, serving, traffic, version)
-        verdict = experiment(made, settings, traffic)
-    ended = {"version": version, "reasons": list(verdict["reasons"])}
-    if verdict["decision"] == "promote":
-        promote(made, settings, serving, version)
-        return _end(made, settings, {"outcome": "Promoted", **ended})
-    withdraw(made, serving)
-    return _end(made, settings, {"outcome": {"stop": "Stopped", "keep": "Kept"}[verdict["decision"]], **ended})
+        verdict = experiment(made, settings, serving, traffic)
+        decision, reasons = verdict["decision"], list(verdict["reasons"])
+        if decision == "promote" and (by_hand := promote(made, settings, serving, traffic, version)):
+            decision, reasons = "stop", [by_hand]
+    if decision != "promote":
+        withdraw(made, serving)
+    ended = {"promote": "Promoted", "stop": "Stopped", "keep": "Kept"}[decision]
+    return _end(made, settings, {"outcome": ended, "version": version, "reasons": reasons})
 
 
 def _end(made: Generation, settings: Settings, ended: dict[str, Any]) -> State[Any]:
@@ -102,10 +114,14 @@ def _end(made: Generation, settings: Settings, ended: dict[str, Any]) -> State[A
 
 
 @step
-def take_in(source: str, inbox: Path) -> str:
-    """Copy what has arrived; the hash of it."""
-    state = incoming.take(source, inbox)
-    get_run_logger().info("%s: state %s", source, state)
+def take_in(root: Path, name: str, settings: Settings) -> str:
+    """Copy what has arrived and main has not; the hash of it, empty where there is nothing."""
+    source, store = settings.watched(root), inbox(root, name)
+    seen = incoming.seen(store).get(incoming.arrived(source), "")
+    own = Generation.of(root, name, seen, settings).new  # a run that was killed may have brought its own to main
+    known = incoming.taken(root, name, settings.main, own)
+    state = incoming.take(source, store, settings.source.splits.values(), known)
+    get_run_logger().info("%s: state %s", source, state or "nothing new")
     return state
 
 
@@ -145,38 +161,51 @@ def deploy_challenger(made: Generation, settings: Settings, serving: Path, traff
 
 
 @step
-def experiment(made: Generation, settings: Settings, traffic: Traffic) -> dict[str, Any]:
-    """Look until the experiment says promote, keep or stop, or patience ends; the verdict as it stands in its row."""
+def experiment(made: Generation, settings: Settings, serving: Path, traffic: Traffic) -> dict[str, Any]:
+    """Look until the trial has ended, also while its database is away for some time; the verdict as its row has it."""
     design, log, told = settings.design(made.experiment), get_run_logger(), ()
     watchman = Watchman()
-    while (verdict := trial.ended(traffic, made.name, made.experiment)) is None:
-        found = trial.look(traffic, design)
-        left = trial.remaining(traffic, made.name, made.experiment, settings.patience)
-        if found.decision != "continue" or left <= 0:
-            trial.end(traffic, made.name, design, found, "keep" if found.decision == "continue" else found.decision)
-            continue
-        if found.reasons != told:
-            log.info("%s", " ".join(found.reasons))
-            told = found.reasons
+    while True:
+        try:
+            if verdict := trial.ended(traffic, made.name, made.experiment):
+                break
+            found = trial.settle(serving, traffic, made.name, design, settings.patience)
+            if found.decision != "continue":
+                continue
+            if found.reasons != told:
+                log.info("%s", " ".join(found.reasons))
+                told = found.reasons
+        except (OperationalError, InterfaceError) as error:
+            log.warning("the traffic database is asked again: %s", " ".join(str(error.orig).split()))
         if watchman.stop():
             raise Refused(f"experiment {made.experiment}: left running, for this run was ended: start it again")
-        time.sleep(min(settings.look, left))
+        time.sleep(settings.look)
     gate.show_verdict(made.name, verdict)
     log.info("%s: %s", verdict["decision"], " ".join(verdict["reasons"]))
     return verdict
 
 
 @edge
-def promote(made: Generation, settings: Settings, serving: Path, version: str) -> None:
-    """The pointer and the registry's stage first, for they serve people; then main."""
-    rollout.deploy(made.root, serving, made.name, version)
+def promote(made: Generation, settings: Settings, serving: Path, traffic: Traffic, version: str) -> str:
+    """The pointer and the registry's stage first, for they serve people; then main.
+
+    Returns:
+        What somebody has changed by hand since the trial began: then nothing is promoted. Empty where nothing was.
+    """
+    if pointer.read(pointer.place(serving, made.name)).champion.version != version:
+        if by_hand := trial.changed(serving, traffic, made.name, made.experiment):
+            return by_hand
+        rollout.deploy(made.root, serving, made.name, version)
     generation.advance(made, settings.main)
+    return ""
 
 
 @step
 def withdraw(made: Generation, serving: Path) -> None:
-    """The champion serves alone again."""
-    rollout.withdraw(made.root, serving, made.name)
+    """The champion serves alone again, unless somebody has put another version on trial meanwhile."""
+    challenger = pointer.read(pointer.place(serving, made.name)).challenger
+    if challenger and challenger.experiment == made.experiment:
+        rollout.withdraw(made.root, serving, made.name)
 
 
 @step
@@ -184,8 +213,20 @@ def conclude(made: Generation, settings: Settings, ended: dict[str, Any]) -> Non
     """Keep how it ended, and tell it."""
     told = {"name": made.name, "key": made.key, "branch": made.branch, **ended}
     write_whole(_outcome(made), (json.dumps(told, indent=1) + "\n").encode())
+    _refusal(made.root, made.name).unlink(missing_ok=True)
     generation.prune(made)
     if deaf := notify.tell(made.name, told, settings.notify):
+        get_run_logger().warning(deaf)
+
+
+def tell_refused(root: Path, name: str, reason: str, address: str) -> None:
+    """Tell that a run could not go on, and why; once, however often it is started again and meets the same."""
+    path, told = _refusal(root, name), {"name": name, "key": "", "outcome": "Refused", "reasons": [reason]}
+    with suppress(OSError):  # the disk may be full: then it is told each time
+        if path.exists() and json.loads(path.read_text()) == told:
+            return
+        write_whole(path, (json.dumps(told, indent=1) + "\n").encode())
+    if deaf := notify.tell(name, told, address):
         get_run_logger().warning(deaf)
 
 
@@ -198,9 +239,18 @@ def _outcome(made: Generation) -> Path:
     return store(made.root) / made.name / f"{made.key}.json"
 
 
+def _refusal(root: Path, name: str) -> Path:
+    return store(root) / name / "refused.json"
+
+
 def store(root: Path) -> Path:
     """Locks and outcomes."""
     return root / ".store" / "continuous"
+
+
+def served(root: Path, serving: str | None) -> Path:
+    """The serving folder, as told by a parameter, else by the variable that a worker has inherited."""
+    return Path(serving or os.environ.get("TSUMUGI_SERVING") or root / ".store" / "serving")
 
 
 def inbox(root: Path, name: str) -> Path:

@@ -12,7 +12,7 @@
       replay: 0.5
       drift: {effect: 0.1}         # what the stages `drift` and `compare` take beside their defaults
       compare: {rule: {forget: 0.02}}
-      experiment: {...}            # components/inference/experiment/config.py: Design, without its id and share
+      experiment: {...}            # components/inference/experiment/config.py: Design, without id, share and mode
 
 What the stages take is checked by the stages, once it stands in a workspace's params.yaml.
 """
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 from annotated_types import Interval, MinLen
 
 from components.data.config import Source
-from components.inference.experiment.config import Design, design
+from components.inference.experiment.config import Design, Mode, design
 from flows.params import ParamsError, build, load, nearest
 from flows.workspace import Refused
 
@@ -39,10 +39,12 @@ class Settings:
     train: Annotated[str, MinLen(3)]  # STAGE.RUN
     source: Source
     replay: Annotated[float, Interval(ge=0, le=1)] = 0.5  # share of the old records beside all new ones
-    share: Annotated[float, Interval(gt=0, lt=1)] = 0.5  # of the users, who see the challenger
+    mode: Mode = "canary"  # a shadow is judged by its guardrails alone (shadow.py)
+    share: Annotated[float, Interval(gt=0, lt=1)] = 0.5  # of the users, who see a canary; of the requests for a shadow
     look: Annotated[float, Interval(gt=0)] = 60.0  # seconds between two looks at the experiment
     patience: Annotated[float, Interval(gt=0)] = 14 * 86400.0  # seconds after which it ends without a verdict
     window: Annotated[int, Interval(ge=50)] = 500  # requests, and outcomes, that the watch looks at together
+    keep_days: Annotated[float, Interval(gt=0)] = 365.0  # of traffic that nobody judged (Traffic.forget)
     main: str = "main"  # the branch that a promotion moves
     notify: str = ""  # an address that gets the outcome as JSON, by POST; empty: none
     entry: dict[str, Any] = field(default_factory=dict)  # all of it, as it stands in the file
@@ -62,7 +64,7 @@ class Settings:
 
     def design(self, experiment: str) -> Design:
         """The experiment under an id. ValueError where it does not fit."""
-        return design({**self.experiment, "experiment": experiment, "share": self.share})
+        return design({**self.experiment, "experiment": experiment, "share": self.share, "mode": self.mode})
 
 
 def models(root: Path) -> list[str]:

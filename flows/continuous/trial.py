@@ -1,12 +1,13 @@
 """A challenger's trial: beside the champion for a share of the users, judged at any look, ended by a verdict.
 
 The experiment's row in the traffic database and the pointer are its state: all of this may be done again after a kill.
+Who changes by hand what is served, in the middle of a trial, ends it: what was withdrawn does not come back by itself.
 """
 
 import json
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from components.inference.experiment.report import timeline
 from components.inference.experiment.users import observe
 from components.inference.experiment.verdict import Verdict, verdict
 from components.inference.traffic import Traffic
+from flows.continuous import shadow
 from flows.releases import rollout
 from flows.workspace import Refused
 
@@ -31,7 +33,7 @@ def begin(repo: Path, serving: Path, traffic: Traffic, name: str, version: str, 
     except (FileNotFoundError, ValueError) as error:
         raise Refused(f"{name} is not served from {serving}: {error}") from None
     row = _row(traffic, name, design.experiment)
-    if row and row["state"] == "ended":
+    if row and row["state"] != "planned":
         return
     other = now.challenger
     if other and other.experiment != design.experiment:
@@ -41,18 +43,47 @@ def begin(repo: Path, serving: Path, traffic: Traffic, name: str, version: str, 
         )
     if not row:
         traffic.add_experiment(design.experiment, name, now.champion.version, version, asdict(design))
-    rollout.challenge(repo, serving, name, version, design.share, "canary", design.experiment)
-    if not row or row["state"] == "planned":
-        traffic.change_experiment(design.experiment, state="running", started=time.time())
+    rollout.challenge(repo, serving, name, version, design.share, design.mode, design.experiment)
+    traffic.change_experiment(design.experiment, state="running", started=time.time())
+
+
+def changed(serving: Path, traffic: Traffic, name: str, experiment: str) -> str:
+    """What somebody has changed of what is served since the trial began; empty where nothing was.
+
+    Raises:
+        FileNotFoundError, ValueError: the pointer does not read.
+    """
+    now, row = pointer.read(pointer.place(serving, name)), _row(traffic, name, experiment)
+    if row and now.champion.version != row["champion"]:
+        return f"Ended by hand: {now.champion.version} was deployed in place of {row['champion']}."
+    if not now.challenger or now.challenger.experiment != experiment:
+        return "Ended by hand: the challenger was withdrawn."
+    return ""
+
+
+def settle(serving: Path, traffic: Traffic, name: str, design: Design, patience: float) -> Verdict:
+    """A look at a running trial, which ends it where a verdict, a hand, or the end of patience (seconds) says so."""
+    found = look(traffic, design)
+    if by_hand := changed(serving, traffic, name, design.experiment):
+        found = replace(found, decision="stop", reasons=(by_hand,))
+    elif found.decision == "continue" and remaining(traffic, name, design.experiment, patience) <= 0:
+        found = replace(found, decision="keep")
+    if found.decision != "continue":
+        end(traffic, name, design, found, found.decision)
+    return found
 
 
 def look(traffic: Traffic, design: Design) -> Verdict:
     """The verdict on what was logged so far. ValueError for values that a metric's kind does not allow."""
+    if design.mode == "shadow":
+        return shadow.judge(design, shadow.pairs(traffic, design.experiment))
     return verdict(design, observe(*_logs(traffic, design)))
 
 
 def history(traffic: Traffic, design: Design) -> list[Verdict]:
     """The verdicts that were to be had from the first request on. ValueError where there is none."""
+    if design.mode == "shadow":
+        return shadow.history(design, shadow.pairs(traffic, design.experiment))
     return timeline(design, *_logs(traffic, design))
 
 
@@ -66,7 +97,7 @@ def _logs(traffic: Traffic, design: Design) -> tuple[dict[str, Any], dict[str, d
 
 
 def end(traffic: Traffic, name: str, design: Design, found: Verdict, decision: str) -> None:
-    """Write the verdict down, once; `decision` may be "keep" where patience ended before a verdict."""
+    """Write the verdict down, once."""
     content = json.loads(json.dumps(asdict(found) | {"decision": decision}, default=str), parse_constant=lambda _: None)
     row = _row(traffic, name, design.experiment)
     if row and row["state"] != "ended":

@@ -2,7 +2,12 @@
 
 import json
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import State
@@ -11,7 +16,7 @@ from components.inference import pointer
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
 from flows.releases import registry
-from tests.flows.circle import NAME, Users, serving, words
+from tests.flows.circle import NAME, PARAMS, Users, serving, words
 from tests.flows.tools import commit, git, start, status, until
 
 
@@ -76,7 +81,13 @@ def test_new_data_lead_to_a_better_champion_on_main(root: Path, tmp_path: Path) 
     assert state.name == "Promoted", state.message
     known = json.loads((pointer.read(serving(root) / f"{NAME}.json").champion.folder / "model.json").read_text())
     assert {word.rstrip("0123456789") for word in known} == {"old", "new", "newer"}
-    assert len(clones(root)) == 1, "the clone of the generation before is gone"
+    (clone,) = clones(root)  # that of the generation before is gone
+    new = {path.name for path in clone.glob(f"pinned/{clone.name.replace('-', '_')}/*")}
+    assert new == {"second.jsonl"}, "what main has learnt is not new again, though the folder still holds it"
+    assert run(root).name == "Known"
+    text = (root / "continuous.yaml").read_text()
+    (root / "continuous.yaml").write_text(text.replace("look: 0.3", "look: 0.4"))
+    assert run(root).name == "Nothing new", "other settings make no new data of it either"
 
 
 @pytest.mark.usefixtures("server")
@@ -102,7 +113,7 @@ def test_bad_data_fail_clearly_and_register_nothing(root: Path) -> None:
     assert versions(root) == ["v1.0.0"]
     assert champion(root) == "v1.0.0"
     (root / "incoming" / "first.jsonl").unlink()
-    assert run(root).name == "Refused", "nothing is there"
+    assert run(root).name == "Nothing new"
     arrive(root, words("new", 200))
     with Users(root):
         assert run(root).name == "Promoted", "mended data are other data"
@@ -177,6 +188,52 @@ def test_killed_anywhere_it_goes_on_and_ends_once(root: Path, tmp_path: Path, se
 def _lock(root: Path) -> str:
     path = clones(root)[0] / "dvc.lock"
     return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("server")
+def test_a_promotion_that_main_cannot_take_is_told_once_and_ends_when_it_can(root: Path) -> None:
+    """In a checkout as `make run` leaves it, whose dvc.lock is not committed, with params.yaml edited besides."""
+    git(root, "rm", "-q", "--cached", "dvc.lock")
+    git(root, "commit", "-q", "-m", "main holds no dvc.lock")
+    before = git(root, "rev-parse", "main")
+    with told(root) as said:
+        (root / "params.yaml").write_text(PARAMS + "# edited\n")
+        arrive(root, words("new", 200))
+        with Users(root):
+            state = run(root)
+        assert (state.name, run(root).name) == ("Refused", "Refused")
+        assert "params.yaml" in (state.message or "")
+        assert [each["outcome"] for each in said] == ["Refused"]
+        assert "params.yaml" in said[0]["reasons"][0]
+        assert champion(root) == "v1.1.0", "it serves already"
+        assert git(root, "rev-parse", "main") == before
+        git(root, "checkout", "-q", "params.yaml")
+        assert run(root).name == "Promoted"
+        assert said[-1]["outcome"] == "Promoted"
+    assert git(root, "rev-parse", "main").strip() == registry.commit_of(root, NAME, "v1.1.0")
+    assert git(root, "status", "--porcelain") == " M continuous.yaml\n"
+
+
+@contextmanager
+def told(root: Path) -> Iterator[list[dict[str, Any]]]:
+    """What an address that continuous.yaml names has got."""
+    said: list[dict[str, Any]] = []
+
+    class Ear(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            said.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ear) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path = root / "continuous.yaml"
+        path.write_text(f"{path.read_text()}  notify: http://127.0.0.1:{server.server_port}/\n")
+        yield said
+        server.shutdown()
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 Arm = Literal["champion", "challenger"]
 ARMS: tuple[Arm, Arm] = ("champion", "challenger")
+Mode = Literal["canary", "shadow"]
+JUDGED = ("failed", "seconds")  # metrics that need no outcome, so that a shadow can be held to them
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,16 @@ class Design:
     The share holds for the whole experiment: another share is another experiment.
 
     Raises:
-        ValueError: no primary metric, a name used twice, a share, alpha or power outside (0, 1), limits that cross.
+        ValueError: no primary metric, a name used twice, a share, alpha or power outside (0, 1), limits that cross, a
+            shadow that is not held to JUDGED.
     """
 
     experiment: str  # id, and the salt of the assignment
     primary: tuple[Metric, ...]  # promoted for a gain in any, none being worse; alpha is divided by their number
     most_users: int  # of both arms, at which it ends in any case (planning.py says how many are needed)
     guardrails: tuple[Metric, ...] = ()  # stopped where one is worse by more than its effect
-    share: float = 0.5  # of the users, who see the challenger
+    share: float = 0.5  # of the users, who see the challenger; of the requests that a shadow gets copies of
+    mode: Mode = "canary"
     alpha: float = 0.05  # chance of a false verdict on the primary metrics, over all looks; as much on the guardrails
     power: float = 0.8  # chance of finding an effect of the stated size; where the intervals are tightest
     least_users: int = 100  # of each arm, before a promotion
@@ -81,6 +85,10 @@ class Design:
 
     def __post_init__(self) -> None:
         names = [metric.name for metric in self.primary + self.guardrails]
+        if self.mode == "shadow" and not set(JUDGED) <= {metric.name for metric in self.guardrails}:
+            raise ValueError(
+                f"experiment {self.experiment}: a shadow is judged by the guardrails {' and '.join(JUDGED)}: state both"
+            )
         if not self.primary:
             raise ValueError(f"experiment {self.experiment}: no primary metric: name what is to get better")
         if len(set(names)) < len(names):

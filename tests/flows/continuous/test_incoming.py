@@ -1,13 +1,14 @@
 """New data from a folder and from a bucket: taken in whole, named by content, and seen by what has changed."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
-from tests.flows.releases.test_remotes import s3
 
 from flows.continuous import incoming
 from flows.workspace import Refused
+from tests.flows.releases.test_remotes import s3
 
 
 @pytest.fixture
@@ -37,6 +38,21 @@ def test_a_folder_is_taken_in_and_named_by_what_it_holds(folder: Path, tmp_path:
     assert {path.name for path in store.iterdir()} == {other, "seen.json"}, "the copy before is gone"
 
 
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+def test_files_of_records_that_are_known_are_left_out_whatever_their_names(folder: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    (folder / "a again.jsonl").write_text("one\n")
+    (folder / "one.txt").write_text("one\n")  # no file of records: they may name it
+    state = incoming.take(str(folder), store, ["**/*.jsonl"], {md5("one\n")})
+    assert files(store / state) == {"deep/b.jsonl": "two\n", "one.txt": "one\n"}
+    assert incoming.take(str(folder), store, ["**/*.jsonl"], {md5("one\n"), md5("two\n")}) == ""
+    assert incoming.seen(store)[incoming.arrived(str(folder))] == "", "looked at, and nothing was new"
+    assert incoming.take(str(folder), store, ["**/*.jsonl"]) != "", "it is not known any more"
+
+
 def test_what_is_still_being_written_is_not_there(folder: Path) -> None:
     before = incoming.arrived(str(folder))
     (folder / ".c.jsonl").write_text("half of a li")
@@ -50,12 +66,11 @@ def test_a_single_file_is_a_source_too(folder: Path, tmp_path: Path) -> None:
     assert files(tmp_path / "store" / state) == {"a.jsonl": "one\n"}
 
 
-def test_nothing_and_nowhere_are_refused(tmp_path: Path) -> None:
+def test_nothing_is_no_state_and_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source in (tmp_path / "empty", tmp_path / "missing"):
         assert incoming.arrived(str(source)) == ""
-        with pytest.raises(Refused, match="no file has arrived there"):
-            incoming.take(str(source), tmp_path / "store")
+        assert incoming.take(str(source), tmp_path / "store") == ""
     with pytest.raises(Refused, match="no such kind of address"):
         incoming.take("gopher://somewhere/data", tmp_path / "store")
 
