@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import mannwhitneyu
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from components.inference.experiment.config import Metric
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import outcomes, requests
 
 ALPHA = 0.01  # over all windows
+Outcome = tuple[str, float]  # user, value
 
 
 def spent(alpha: float, window: int) -> float:
@@ -27,11 +28,10 @@ def spent(alpha: float, window: int) -> float:
 
 def look(traffic: Traffic, name: str, version: str, metric: Metric, window: int) -> dict[str, Any] | None:
     """The fall, if there is one in the last full window: then and now, and its p-value."""
-    rows = history(traffic, name, version, metric.name)
-    full = len(rows) // window - 1
+    full, first, last = windows(traffic, name, version, metric.name, window)
     if full < 1:
         return None
-    then, now = (_by_user(rows[start : start + window]) for start in (0, full * window))
+    then, now = _by_user(first), _by_user(last)
     fall = metric.sign * (then.mean() - now.mean())
     if fall < metric.effect:
         return None
@@ -42,19 +42,27 @@ def look(traffic: Traffic, name: str, version: str, metric: Metric, window: int)
     return {"metric": metric.name, "version": version, "window": full, **means, "p": p}
 
 
-def history(traffic: Traffic, name: str, version: str, metric: str) -> list[tuple[str, float]]:
-    """User and value of each outcome of a version's answers, in order of time."""
-    query = (
-        select(requests.c.user, outcomes.c.value)
-        .join(requests, requests.c.id == outcomes.c.request)
-        .where(requests.c.name == name, requests.c.version == version, outcomes.c.metric == metric)
-        .order_by(outcomes.c.time, outcomes.c.number)
-    )
+def windows(
+    traffic: Traffic, name: str, version: str, metric: str, window: int
+) -> tuple[int, list[Outcome], list[Outcome]]:
+    """How many windows of a version's outcomes are full after the first one; the first, and the last full one, in order
+    of time. The others are not read."""
+    of = (requests.c.name == name) & (requests.c.version == version) & (outcomes.c.metric == metric)
+    both = outcomes.join(requests, requests.c.id == outcomes.c.request)
+    query = select(requests.c.user, outcomes.c.value).select_from(both).where(of)
+    query = query.order_by(outcomes.c.time, outcomes.c.number).limit(window)
     with traffic.engine.connect() as connection:
-        return [(user, value) for user, value in connection.execute(query)]
+        count = connection.scalar(select(func.count()).select_from(both).where(of)) or 0
+        full = count // window - 1
+        if full < 1:
+            return full, [], []
+        first, last = (
+            [(user, value) for user, value in connection.execute(query.offset(start))] for start in (0, full * window)
+        )
+        return full, first, last
 
 
-def _by_user(rows: list[tuple[str, float]]) -> np.ndarray:
+def _by_user(rows: list[Outcome]) -> np.ndarray:
     """float64 [users]: means."""
     users, values = zip(*rows, strict=True)
     _, which = np.unique(users, return_inverse=True)

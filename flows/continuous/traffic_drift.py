@@ -12,9 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import func, select
+
 from components.evaluation import drift, drift_texts
 from components.inference import pointer
 from components.inference.traffic import Traffic
+from components.inference.traffic_tables import requests
 from flows.continuous.decline import spent
 from flows.continuous.settings import Settings
 from flows.releases import recorded
@@ -33,21 +36,28 @@ def look(root: Path, serving: Path, traffic: Traffic, name: str, settings: Setti
     if settings.source.kind != "text":
         return None
     champion = pointer.read(pointer.place(serving, name)).champion
-    asked = [row for row in traffic.requests(name) if row["version"] == champion.version and row["role"] != "shadow"]
-    texts = [text for row in asked for text in said(row["input"])]
-    window = settings.window
-    full = len(texts) // window
-    if not full:
+    full, asked = last_window(traffic, name, champion.version, settings.window)
+    texts = [text for each in asked for text in said(each)]
+    if not texts:
         return None
     trained = _trained(root, champion.commit, settings.train)
     random.Random(0).shuffle(trained)
-    shifts = drift_texts.shifts(trained[:MOST], texts[(full - 1) * window : full * window])
+    shifts = drift_texts.shifts(trained[:MOST], texts)
     alpha, effect = settings.drift.get("alpha", ALPHA), settings.drift.get("effect", EFFECT)
     moved = [shift for shift in drift.judge(shifts, spent(alpha, full), effect) if shift.drifted]
     features = {shift.feature: {"effect": shift.effect, "p": shift.corrected, "moved": shift.moved} for shift in moved}
     return (
         {"window": f"{champion.version} {full}", "version": champion.version, "features": features} if moved else None
     )
+
+
+def last_window(traffic: Traffic, name: str, version: str, window: int) -> tuple[int, list[Any]]:
+    """How many windows of a version's requests are full, and what was asked in the last of them; no other is read."""
+    of = (requests.c.name == name) & (requests.c.version == version) & (requests.c.role != "shadow")
+    with traffic.engine.connect() as connection:
+        full = (connection.scalar(select(func.count()).select_from(requests).where(of)) or 0) // window
+        query = select(requests.c.input).where(of).order_by(requests.c.time, requests.c.id).limit(window)
+        return full, list(connection.scalars(query.offset((full - 1) * window))) if full else []
 
 
 def said(asked: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@
     tsumugi.drift.seen        what is asked of the champion is not what it was trained on
     tsumugi.model.declined    outcomes of the champion's answers fall below those of its first ones
     tsumugi.retraining.due    by the clock
-    tsumugi.retraining.asked  by a person (`tsumugi ct start NAME`)
+    tsumugi.retraining.asked  by a person (`tsumugi ct start NAME` sends it)
 
 `watch` looks for the first three on a short schedule. It remembers what it has told, and tells it once; data that a run
 has not seen through (it was killed, say) are told again after a while.
@@ -13,13 +13,15 @@ has not seen through (it was killed, say) are told again after a while.
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.events import emit_event
+from sqlalchemy.exc import SQLAlchemyError
 
-from components.data.durable import write_whole
+from components.durable import write_whole
 from components.inference import pointer
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
@@ -27,8 +29,8 @@ from flows.continuous import decline, incoming, traffic_drift
 from flows.continuous.generation import Generation
 from flows.continuous.notify import resource
 from flows.continuous.settings import Settings, models, read_settings
-from flows.continuous_training import alone, inbox, outcome, store
-from flows.workspace import ROOT, Refused
+from flows.continuous_training import alone, inbox, outcome, served, store
+from flows.workspace import ROOT
 
 AGAIN = 900.0  # seconds, after which data that no run has seen through are told again
 Mark = tuple[str, str, dict[str, Any]]  # event, what it is told once for, payload
@@ -38,7 +40,7 @@ Mark = tuple[str, str, dict[str, Any]]  # event, what it is told once for, paylo
 def watch(repo: str | None = None, serving: str | None = None) -> list[str]:
     """Look at every model of continuous.yaml once, and tell what is new; the events that were sent."""
     root = Path(repo) if repo else ROOT
-    place = Path(serving) if serving else root / ".store" / "serving"
+    place = served(root, serving)
     sent = []
     for name in models(root):
         if not pointer.place(place, name).exists():
@@ -47,8 +49,9 @@ def watch(repo: str | None = None, serving: str | None = None) -> list[str]:
         with alone(store(root) / f"{name}.lock") as idle:
             if idle:  # a run that is at work sees to what there is
                 for mark in look(root, place, name):
-                    _send(root, name, mark)
+                    _send(root, name, mark)  # at once: what is found next may fail
                     sent.append(mark[0])
+                forget(root, place, name)
     return sent
 
 
@@ -59,27 +62,50 @@ def due(repo: str | None = None) -> None:
         emit_event("tsumugi.retraining.due", resource(name), payload={"name": name})
 
 
-def look(root: Path, serving: Path, name: str) -> list[Mark]:
+def look(root: Path, serving: Path, name: str) -> Iterator[Mark]:
     """What there is to tell of a model, and was not told; a part of it that cannot be looked at is logged."""
-    found = []
     for check in (_data, _drift, _decline):
-        try:
+        with _logged(name, check.__name__.strip("_")):
             settings = read_settings(root, name)
-            found += [mark for mark in check(root, serving, name, settings) if _untold(root, name, mark)]
-        except Refused as error:
-            get_run_logger().warning("%s: %s", name, error)
-    return found
+            for mark in check(root, serving, name, settings):
+                if _untold(root, name, mark):
+                    yield mark
+
+
+def forget(root: Path, serving: Path, name: str) -> None:
+    """Have the traffic database keep no more of a model than continuous.yaml says."""
+    with _logged(name, "old traffic"), _opened(serving) as traffic:
+        now = pointer.read(pointer.place(serving, name))
+        versions = [each.version for each in (now.champion, now.challenger) if each]
+        traffic.forget(name, time.time() - 86400 * read_settings(root, name).keep_days, versions)
+
+
+@contextmanager
+def _logged(name: str, what: str) -> Iterator[None]:
+    """One part that is broken keeps nobody from the others, nor from other models."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError, SQLAlchemyError) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        get_run_logger().warning("%s: no look at its %s: %s", name, what, reason)
+
+
+@contextmanager
+def _opened(serving: Path) -> Iterator[Traffic]:
+    with Traffic(database(serving)) as traffic:
+        traffic.experiments()  # makes the tables, where nobody has
+        yield traffic
 
 
 def _data(root: Path, _serving: Path, name: str, settings: Settings) -> Iterator[Mark]:
     mark = incoming.arrived(settings.watched(root))
-    state = incoming.seen(inbox(root, name)).get(mark)
-    if mark and not (state and outcome(Generation.of(root, name, state, settings))):
+    state = incoming.seen(inbox(root, name)).get(mark)  # empty: none of it is new
+    if mark and state != "" and not (state and outcome(Generation.of(root, name, state, settings))):
         yield "tsumugi.data.arrived", mark, {"source": settings.watched(root)}
 
 
 def _drift(root: Path, serving: Path, name: str, settings: Settings) -> Iterator[Mark]:
-    with Traffic(database(serving)) as traffic:
+    with _opened(serving) as traffic:
         seen = traffic_drift.look(root, serving, traffic, name, settings)
     if seen:
         yield "tsumugi.drift.seen", seen.pop("window"), seen
@@ -87,8 +113,7 @@ def _drift(root: Path, serving: Path, name: str, settings: Settings) -> Iterator
 
 def _decline(_root: Path, serving: Path, name: str, settings: Settings) -> Iterator[Mark]:
     version = pointer.read(pointer.place(serving, name)).champion.version
-    with Traffic(database(serving)) as traffic:
-        traffic.experiments(name)  # makes the tables, where nobody has
+    with _opened(serving) as traffic:
         for metric in settings.design(name).primary:
             found = decline.look(traffic, name, version, metric, settings.window)
             if found:
@@ -97,9 +122,8 @@ def _decline(_root: Path, serving: Path, name: str, settings: Settings) -> Itera
 
 def _untold(root: Path, name: str, mark: Mark) -> bool:
     event, what, _ = mark
-    told = _told(root, name).get(event)
-    again = event == "tsumugi.data.arrived" and told and time.time() - told["time"] > AGAIN
-    return not told or told["what"] != what or bool(again)
+    told = _told(root, name).get(f"{event} {what}")
+    return told is None or (event == "tsumugi.data.arrived" and time.time() - told > AGAIN)
 
 
 def _send(root: Path, name: str, mark: Mark) -> None:
@@ -107,10 +131,11 @@ def _send(root: Path, name: str, mark: Mark) -> None:
     event, what, payload = mark
     get_run_logger().info("%s: %s %s", name, event, payload)
     emit_event(event, resource(name), payload={"name": name, **payload})
-    told = _told(root, name) | {event: {"what": what, "time": time.time()}}
+    told = _told(root, name) | {f"{event} {what}": time.time()}
     write_whole(store(root) / name / "told.json", json.dumps(told, indent=1).encode())
 
 
-def _told(root: Path, name: str) -> dict[str, Any]:
+def _told(root: Path, name: str) -> dict[str, float]:
+    """When each event was told, by it and what it was told for."""
     path = store(root) / name / "told.json"
     return json.loads(path.read_text()) if path.exists() else {}

@@ -57,6 +57,16 @@ def test_what_stays_or_rises_or_falls_by_little_is_no_decline(traffic: Traffic, 
     assert decline.look(traffic, "text", "v1.0.0", RATE, 2000) is None
 
 
+def test_the_first_window_and_the_last_full_one_are_read_in_order_of_time(traffic: Traffic) -> None:
+    log(traffic, RATE, [float(number) for number in range(47)])
+    log(traffic, RATE, [0.5] * 30, "v2.0.0")
+    full, first, last = decline.windows(traffic, "text", "v1.0.0", "accepted", 10)
+    assert full == 3
+    assert first == [(f"user{number}", float(number)) for number in range(10)]
+    assert last == [(f"user{number}", float(number)) for number in range(30, 40)]
+    assert decline.windows(traffic, "text", "v1.0.0", "accepted", 24) == (0, [], [])
+
+
 def test_a_user_counts_once(traffic: Traffic) -> None:
     """One user who complains a hundred times is one complaint."""
     for number in range(400):
@@ -79,7 +89,9 @@ def test_looking_at_every_window_for_long_tells_no_more_than_alpha(monkeypatch: 
         values = [(f"user{number}", float(rng.random() < 0.7)) for number in range(11 * 60)]
         told = []
         for windows in range(2, 12):
-            monkeypatch.setattr(decline, "history", lambda *_, upto=windows * 60, rows=values: rows[:upto])
+            last = values[60 * (windows - 1) : 60 * windows]
+            found = (windows - 1, values[:60], last)
+            monkeypatch.setattr(decline, "windows", lambda *_, found=found: found)
             told.append(decline.look(None, "text", "v1", small, 60))  # type: ignore[arg-type]
         alarms += any(told)
     assert alarms <= 150 * decline.ALPHA + 3 * (150 * decline.ALPHA) ** 0.5

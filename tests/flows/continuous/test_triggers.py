@@ -1,5 +1,6 @@
 """What calls for a retraining is seen, told once, and becomes a run with the event's payload as its parameters."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -8,14 +9,17 @@ from typing import Any
 import httpx
 import pytest
 from prefect.events import emit_event
+from sqlalchemy import func, select
 
 from components.inference.traffic import Traffic
-from components.inference.traffic_tables import database
+from components.inference.traffic_tables import database, outcomes
 from flows import server as servers
+from flows.cli_continuous import ask as ask_for
 from flows.continuous import traffic_drift, triggers
 from flows.continuous.notify import resource
 from flows.continuous_training import alone, store
 from flows.deployments import register
+from tests.components.inference.postgres import cluster
 from tests.flows.circle import NAME, Users, serving, words
 from tests.flows.test_continuous_training import arrive, run
 from tests.flows.tools import until
@@ -63,6 +67,20 @@ def test_requests_unlike_the_training_data_are_a_drift_and_like_ones_are_none(ro
     assert ("tsumugi.drift.seen", "v1.0.0 4") in looked(root)  # beside the decline, for it knows none of these words
 
 
+def test_postgresql_is_looked_at_alike(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cluster() as server:
+        monkeypatch.setenv("TSUMUGI_DATABASE", server.url)
+        assert looked(root) == [], "there is no table yet"
+        ask(root, "old", 130)
+        assert looked(root) == []
+        ask(root, "strange", 130)
+        assert looked(root) == [("tsumugi.drift.seen", "v1.0.0 4"), ("tsumugi.model.declined", "v1.0.0 accepted")]
+        with Traffic(server.url) as traffic:
+            assert traffic.forget(NAME, time.time(), ["v1.0.0"]) == 0
+            assert {row["input"] for row in traffic.requests(NAME)} == {None}
+            assert traffic.forget(NAME, time.time(), ["v1.1.0"]) == 260
+
+
 def test_a_fall_of_the_champions_outcomes_is_a_decline(root: Path) -> None:
     ask(root, "old", 120)  # all are accepted, for these words it knows
     assert looked(root) == []
@@ -70,6 +88,78 @@ def test_a_fall_of_the_champions_outcomes_is_a_decline(root: Path) -> None:
         for row in traffic.requests(NAME)[:60]:
             traffic.outcome(row["id"], "accepted", 0.0, time.time() + 1)
     assert looked(root) == [("tsumugi.model.declined", "v1.0.0 accepted")]
+
+
+@pytest.mark.usefixtures("server")
+def test_two_metrics_that_decline_are_told_once_each(root: Path) -> None:
+    path = root / "continuous.yaml"
+    accepted = "{name: accepted, kind: rate, better: higher, effect: 0.2, baseline: 0.5}"
+    path.write_text(path.read_text().replace(accepted, f"{accepted}, {accepted.replace('accepted', 'liked')}"))
+    ask(root, "old", 120)
+    with Traffic(database(serving(root))) as traffic:
+        for number, row in enumerate(traffic.requests(NAME)):
+            traffic.outcome(row["id"], "liked", float(number < 60))
+            if number < 60:
+                traffic.outcome(row["id"], "accepted", 0.0, time.time() + 1)
+    assert triggers.watch(str(root)) == ["tsumugi.model.declined"] * 2
+    assert triggers.watch(str(root)) == []
+
+
+@pytest.mark.usefixtures("server")
+def test_what_is_broken_hides_nothing_else(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another model's pointer is damaged, its entry has another's, and the database of both is away."""
+    path = root / "continuous.yaml"
+    path.write_text(path.read_text().replace("text:\n  train", "alpha:\n  train", 1) + path.read_text())
+    (serving(root) / "alpha.json").write_text("{")
+    monkeypatch.setenv("TSUMUGI_DATABASE", f"sqlite:///{root}/nowhere/traffic.db")
+    arrive(root, words("new", 20))
+    assert triggers.watch(str(root)) == ["tsumugi.data.arrived"] * 2
+    assert json.loads((store(root) / NAME / "told.json").read_text()), "and it is remembered"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_worker_may_be_told_another_serving_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive(root, words("new", 20))
+    serving(root).rename(root / "elsewhere")
+    assert triggers.watch(str(root)) == []
+    monkeypatch.setenv("TSUMUGI_SERVING", str(root / "elsewhere"))
+    assert triggers.watch(str(root)) == ["tsumugi.data.arrived"]
+
+
+def test_old_traffic_of_versions_that_serve_no_more_is_forgotten(root: Path) -> None:
+    path = root / "continuous.yaml"
+    path.write_text(path.read_text().replace("  window: 60", "  window: 60\n  keep_days: 30"))
+    days = 86400.0
+    now = time.time()
+    asked = {"user": "u", "name": NAME, "commit": "c", "role": "champion", "route": "/", "status": 200, "seconds": 0.1}
+    with Traffic(database(serving(root))) as traffic:
+        for version in ("v0.9.0", "v1.0.0"):
+            for age in (40, 20):
+                for judged in (False, True):
+                    id = traffic.record(
+                        **asked,
+                        version=version,
+                        time=now - age * days,
+                        input={"input": ["word"]},
+                        output={"labels": []},
+                    )
+                    traffic.outcome(id, "accepted", 1.0)
+                    if judged:
+                        traffic.feedback(id, 1)
+        traffic.record(**asked | {"name": "other"}, version="v0.9.0", time=now - 40 * days)
+        traffic.flush()
+        triggers.forget(root, serving(root), NAME)
+        left = {(row["version"], round((now - row["time"]) / days)): 0 for row in traffic.requests(NAME)}
+        for row in traffic.requests(NAME):
+            left[row["version"], round((now - row["time"]) / days)] += 1
+        assert left == {("v0.9.0", 40): 1, ("v0.9.0", 20): 2, ("v1.0.0", 40): 2, ("v1.0.0", 20): 2}
+        assert len(traffic.thumbs(NAME)) == 4 and all(row["input"] for row in traffic.thumbs(NAME))
+        assert [row["input"] for row in traffic.requests(NAME)].count(None) == 1, (
+            "the champion's old one is a figure only"
+        )
+        assert len(traffic.requests("other")) == 1
+        with traffic.engine.connect() as connection:
+            assert connection.scalar(select(func.count()).where(outcomes.c.metric == "accepted")) == 7
 
 
 def test_texts_are_found_in_what_the_server_keeps_of_each_route() -> None:
@@ -99,6 +189,9 @@ def test_an_event_becomes_a_run_with_its_payload(server: str) -> None:
         assert schedules["watch"][0]["schedule"]["interval"] == 300
         assert schedules["weekly"][0]["schedule"]["cron"] == "0 4 * * 0"
         assert len(found()) == 2, "that one ended starts none"
+        run = ask_for(client, name)  # as `tsumugi ct start` does
+        assert run and run["parameters"] == {"name": name, "reason": "tsumugi.retraining.asked"}
+        assert run["id"] in {each["id"] for each in _runs(client)} and len(found()) == 3
 
 
 def _runs(client: httpx.Client) -> list[dict]:
