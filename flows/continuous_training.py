@@ -8,12 +8,10 @@ run that is killed goes on when it is started again, and one generation of new d
 once. A lock of each name makes two triggers at once one run. Of how a generation ended one small file is kept.
 """
 
-import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager, suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from flows.continuous import gate, generation, incoming, notify, trial
 from flows.continuous.generation import Generation
 from flows.continuous.settings import Settings, read_settings
 from flows.pipeline import Watchman, pipeline
+from flows.processes import alone
 from flows.releases import rollout
 from flows.workspace import ROOT, Refused
 
@@ -61,7 +60,7 @@ def continuous_training(
     root = Path(repo) if repo else ROOT
     log = get_run_logger()
     log.info("retraining of %s, started by %s", name, reason)
-    with alone(store(root) / f"{name}.lock") as mine:
+    with alone(store(root) / f"{name}.lock", wait=False) as mine:
         if not mine:
             return Completed(name="Joined", message=f"a run of {name} is at work: it, or the next one, sees to this")
         settings = None
@@ -256,16 +255,3 @@ def served(root: Path, serving: str | None) -> Path:
 def inbox(root: Path, name: str) -> Path:
     """What was taken in."""
     return root / ".store" / "incoming" / name
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[bool]:
-    """Whether this process holds the lock; a killed one leaves it free."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -29,7 +29,8 @@ from flows.continuous import decline, incoming, traffic_drift
 from flows.continuous.generation import Generation
 from flows.continuous.notify import resource
 from flows.continuous.settings import Settings, models, read_settings
-from flows.continuous_training import alone, inbox, outcome, served, store
+from flows.continuous_training import inbox, outcome, served, store
+from flows.processes import alone
 from flows.workspace import ROOT
 
 AGAIN = 900.0  # seconds, after which data that no run has seen through are told again
@@ -46,7 +47,7 @@ def watch(repo: str | None = None, serving: str | None = None) -> list[str]:
         if not pointer.place(place, name).exists():
             get_run_logger().info("%s is not served yet: nothing to watch", name)
             continue
-        with alone(store(root) / f"{name}.lock") as idle:
+        with alone(store(root) / f"{name}.lock", wait=False) as idle:
             if idle:  # a run that is at work sees to what there is
                 for mark in look(root, place, name):
                     _send(root, name, mark)  # at once: what is found next may fail

@@ -17,8 +17,9 @@ from flows import server as servers
 from flows.cli_continuous import ask as ask_for
 from flows.continuous import traffic_drift, triggers
 from flows.continuous.notify import resource
-from flows.continuous_training import alone, store
+from flows.continuous_training import store
 from flows.deployments import register
+from flows.processes import alone
 from tests.components.inference.postgres import cluster
 from tests.flows.circle import NAME, Users, serving, words
 from tests.flows.test_continuous_training import arrive, run
