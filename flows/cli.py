@@ -23,6 +23,7 @@ from flows import (
     server,
     workspace,
 )
+from flows.cli_serving import Serving
 from flows.processes import Unavailable
 from flows.watch import Watch
 from flows.workspace import ROOT, SERVING, Refused
@@ -139,7 +140,7 @@ def stop() -> None:
 
 
 @app.command()
-def status(port: Port = None, serving: Annotated[Path, typer.Option(help="The serving folder.")] = SERVING) -> None:
+def status(port: Port = None, serving: Serving = SERVING) -> None:
     """Show the models that are served, the servers, the worker, the last runs, and when the next one is scheduled."""
     url = server.address(port)
     for name in ("server", "worker", "serving"):

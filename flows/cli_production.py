@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from components.inference.pointer import MODES, Pointer
+from flows.cli_serving import Serving
 from flows.workspace import ROOT, SERVING, Refused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
 
 Name = Annotated[str, typer.Argument(help="A model's name, as dvc.yaml has it under `artifacts`.")]
-Serving = Annotated[Path, typer.Option(help="The serving folder.")]
 Repo = Annotated[Path, typer.Option(help="The repository whose tags are asked.")]
 Plain = Annotated[bool, typer.Option("--json", help="JSON for a program.")]
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console(highlight=False, soft_wrap=True)
 
 PICTURES = ROOT / "data" / "shards" / "world_pictures" / "test"
-Serving = Annotated[Path, typer.Option(help="The serving folder.")]
+Serving = Annotated[Path, typer.Option(envvar="TSUMUGI_SERVING", help="The serving folder.")]
 Host = Annotated[str, typer.Option(help="Address to listen at; one that others reach needs --keys.")]
 Keys = Annotated[Path | None, typer.Option(help="A file of hashed API keys (`tsumugi key`); none: open.")]
 Pictures = Annotated[Path, typer.Option(help="What is searched: shards, or a folder of pictures.")]
@@ -69,8 +70,12 @@ def up(
 
     _deploy_first(serving)
     url = server.ensure_server(None, console.print)
+    os.environ["TSUMUGI_SERVING"] = str(serving.resolve())  # whose models the worker's runs look after
     with server.client(url) as client:
-        server.ensure_worker(url, register(client, ROOT))
+        worker = server.ensure_worker(url, register(client, ROOT))
+    looked = Path(psutil.Process(worker.pid).environ().get("TSUMUGI_SERVING", SERVING)).resolve()
+    if looked != serving.resolve():
+        raise processes.Unavailable(f"the worker that runs looks after {looked}: `tsumugi stop` first")
     arguments = _arguments(serving, pictures, keys, host, port, device=device, threads=threads, slots=slots, rate=rate)
     own = processes.ensure_serving(arguments, host, port, console.print)
     console.print(f"flows   {url.removesuffix('/api')}\nmodels  {own.url}")

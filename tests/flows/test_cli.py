@@ -211,19 +211,31 @@ def deployed(checkout: Path, tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(serving)
 
 
+def test_status_needs_no_prefect_server(deployed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_HOME", str(deployed / ".store" / "nobody"))
+    monkeypatch.setenv("TSUMUGI_SERVING", str(deployed / ".store" / "serving"))
+    shown = CliRunner().invoke(app, ["status"])
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"^text +v1\.0\.0 ", shown.stdout, re.M)
+    assert "no Prefect server answers at http://127.0.0.1:9/api: `make run` starts one" in shown.stdout
+
+
+@pytest.mark.slow
 def test_up_starts_the_models_server_once_and_status_knows_it(deployed: Path, server: str) -> None:
-    port = free_port()
+    port, serving = free_port(), deployed / ".store" / "serving"
     options = f"--port {port} --slots 2 --rate 50"
     said = call(deployed, f"up {options}", server)
     assert said.splitlines()[-2:] == [f"flows   {server.removesuffix('/api')}", f"models  http://127.0.0.1:{port}"]
     until(lambda: httpx.get(f"http://127.0.0.1:{port}/readyz").is_success, 120)
     assert "starting at" not in call(deployed, f"up {options}", server)
-    assert re.match("tsu-.{43}$", call(deployed, "key keys.json me", server))
     refused = call(deployed, f"up {options} --keys keys.json", server, code=2)
     assert refused.startswith("tsumugi: the models' server runs otherwise (") and "`tsumugi stop` first" in refused
-    away = call(deployed, "status", "http://127.0.0.1:9/api")
-    assert re.search(r"^text +v1\.0\.0 +v1\.0\.0 *$", away, re.M)
-    assert "no Prefect server answers at http://127.0.0.1:9/api: `make run` starts one" in away
+    assert re.search(r"^text +v1\.0\.0 +v1\.0\.0 *$", call(deployed, "status", server), re.M)
+    other = call(
+        deployed, f"up {options} --serving {shutil.copytree(serving, deployed / '.store' / 'other')}", server, code=2
+    )
+    assert other.endswith(f"the worker that runs looks after {serving}: `tsumugi stop` first\n")
     assert "Stopped the serving (process " in call(deployed, "stop", server)
     assert re.search(r"^text +v1\.0\.0 +nobody *$", call(deployed, "status", server), re.M)
 
