@@ -52,9 +52,9 @@ def split(source: str, name: str) -> Records:
     return Records(Path("data/shards", source, name), Path("data/index", source, name))
 
 
-def serve(folder: Path, kind: str) -> None:
-    """Say of a trained model's folder models/STAGE/RUN what the stage optimise would."""
-    about = {"stage": folder.parent.name, "kind": kind, "variant": "plain"}
+def serve(folder: Path, stage: str, kind: str) -> None:
+    """Say of a trained model's folder what the stage optimise would."""
+    about = {"stage": stage, "kind": kind, "variant": "plain"}
     (folder / "serve.json").write_text(json.dumps(about))
 
 

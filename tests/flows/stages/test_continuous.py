@@ -3,15 +3,14 @@
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from components.data.records import Records
-from flows.stages import compare, drift, finetune_text, ingest, mix, pretrain_text, runtime, tokenizer, validate
-from flows.stages.runtime import execute
+from flows.stages import compare, drift, finetune_text, mix, pretrain_text, tokenizer
+from tests.flows.stages.small import inside, report, run, serve, split, take_in
 
 FIT = "batch_size: 32, warmup: 5, validate_every: 50, save_every: 50, seed: 1, learning_rate: 0.01"
 LINES = "layout: jsonl, fields: {text: text, label: label}, held_out: {valid: {share: 0.2}, test: {share: 0.3}}"
@@ -70,46 +69,28 @@ def lines(dialect: str, count: int, seed: int) -> str:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All sources, the mixture, and three classifiers as a server takes them."""
     root = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for variable in runtime.THREAD_VARIABLES:
-            patch.setenv(variable, "1")
-        (root / "params.yaml").write_text(PARAMS)
+    (root / "params.yaml").write_text(PARAMS)
+    with inside(root):
         for seed, (name, dialect, count) in enumerate((("old", "old", 500), ("same", "old", 300), ("new", "new", 300))):
             (root / f"{name}.jsonl").write_text(lines(dialect, count, seed))
-            assert run(ingest, name, "sources") == run(validate, name, "sources") == 0
+            take_in(name)
         assert run(mix, "both") == 0
-        assert run(ingest, "both", "sources") == run(validate, "both", "sources") == 0
+        take_in("both")
         assert run(tokenizer, "bytes") == run(pretrain_text, "old") == 0
         for name in ("old", "new", "both"):
             assert run(finetune_text, name) == 0
-            about = {"stage": "finetune_text", "kind": "classifier", "variant": "plain"}
-            Path(f"models/finetune_text/{name}/serve.json").write_text(json.dumps(about))
+            serve(Path("models/finetune_text", name), "finetune_text", "classifier")
     return root
 
 
 @pytest.fixture(autouse=True)
-def _there(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    for variable in runtime.THREAD_VARIABLES:
-        monkeypatch.setenv(variable, "1")
-
-
-def run(module: Any, key: str, section: str = "") -> int:
-    name = module.__name__.rpartition(".")[2]
-    return execute(name, key, module.Params, module.cost, module.run, section or name)
-
-
-def read(stage: str, key: str, file: str) -> Any:
-    return json.loads(Path(f"reports/{stage}/{key}/{file}").read_text())
-
-
-def split(source: str, name: str) -> Records:
-    return Records(Path("data/shards", source, name), Path("data/index", source, name))
+def _there(project: Path) -> Iterator[None]:
+    with inside(project):
+        yield
 
 
 def test_a_mixture_is_all_that_is_new_and_a_share_of_what_is_old() -> None:
-    counts = read("mix", "both", "metrics.json")
+    counts = report("mix", "both", "metrics.json")
     for name in ("train", "valid", "test"):
         old, new, both = (split(source, name) for source in ("old", "new", "both"))
         origins = [record["origin"] for record in both]
@@ -121,7 +102,7 @@ def test_a_mixture_is_all_that_is_new_and_a_share_of_what_is_old() -> None:
             assert abs(counts[f"{name}_old"] / len(old) - 0.5) < 0.15
         told = {(record["text"], both.classes[record["label"]]) for record in both}
         assert {(record["text"], new.classes[record["label"]]) for record in new} <= told
-    assert read("validate", "both", "metrics.json")["bad"] == 0
+    assert report("validate", "both", "metrics.json")["bad"] == 0
 
 
 def test_a_mixture_is_the_same_each_time_and_grows_with_its_share() -> None:
@@ -137,9 +118,9 @@ def test_a_mixture_is_the_same_each_time_and_grows_with_its_share() -> None:
 
 def test_no_drift_within_one_population_and_one_between_two() -> None:
     assert run(drift, "same") == 0
-    assert read("drift", "same", "metrics.json")["drifted"] == 0
+    assert report("drift", "same", "metrics.json")["drifted"] == 0
     assert run(drift, "new") == 0
-    rows = read("drift", "new", "rows.json")
+    rows = report("drift", "new", "rows.json")
     drifted = {row["feature"] for row in rows if row["drifted"]}
     assert {"rarity of words, bits", "embedding"} <= drifted
     assert not {"words", "label"} & drifted
@@ -161,7 +142,7 @@ def test_too_few_permutations_are_refused(capsys: pytest.CaptureFixture[str]) ->
 def test_who_learned_both_passes_who_forgot_does_not() -> None:
     for key in ("both", "new", "itself"):
         assert run(compare, key) == 0
-    both, new, itself = (read("compare", key, "gate.json") for key in ("both", "new", "itself"))
+    both, new, itself = (report("compare", key, "gate.json") for key in ("both", "new", "itself"))
     assert both["passed"], both["reasons"]
     assert both["fresh"]["challenger"] > both["fresh"]["champion"] + 0.3
     assert both["fresh"]["gain"]["low"] > 0
@@ -177,7 +158,7 @@ def test_figures_are_those_of_the_records_one_by_one() -> None:
     import torch
 
     assert run(compare, "both") == 0
-    gate = read("compare", "both", "gate.json")
+    gate = report("compare", "both", "gate.json")
     records = split("new", "test")
     right = []
     for name in ("old", "both"):
@@ -201,7 +182,7 @@ def test_figures_are_those_of_the_records_one_by_one() -> None:
 
 def test_slices_by_a_field() -> None:
     assert run(compare, "origin") == 0
-    gate = read("compare", "origin", "gate.json")
+    gate = report("compare", "origin", "gate.json")
     assert set(gate["frozen"]["slices"]) == {"origin=new", "origin=old"}
     assert gate["frozen"]["slices"]["origin=new"]["gain"]["value"] > 0.3
 

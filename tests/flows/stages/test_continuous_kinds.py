@@ -119,7 +119,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for stage, (module, kind, _) in TRAINED.items():
             for side in ("old", "both"):
                 assert run(module, side) == 0
-                serve(Path("models", stage, side), kind)
+                serve(Path("models", stage, side), stage, kind)
     return root
 
 

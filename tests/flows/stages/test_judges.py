@@ -160,6 +160,23 @@ def test_retrieval_by_words_alone_falls_for_exchanged_ones() -> None:
     assert forth.interval.value < 0.6
 
 
+def test_retrieval_of_mixed_sets_whose_records_have_more_or_fewer_changed_captions() -> None:
+    data = splits(picture, "image", [])
+    cut = Splits(
+        *(
+            Few([r | {"changed": r["changed"][:1]} for r in part], "image", [])
+            for part in (data.train, data.valid, data.test)
+        )
+    )
+    for number, record in enumerate(data.test):
+        del record["changed"][2 - number % 2 :]
+    judged, expected = (retrieval.judge(Words(0.1), each, 200, 0, "text", 5).results for each in (data, cut))
+    assert [result.metric for result in judged][2:] == ["changed_attribute", "changed_attribute_all"]
+    assert [result.interval for result in judged] == [result.interval for result in expected]
+    del data.test[0]["changed"]
+    assert len(retrieval.judge(Words(0.1), data, 200, 0, "text", 5).results) == 2, "one has none: nothing to compare"
+
+
 def line(number: int, rng: np.random.Generator) -> dict[str, Any]:
     return {"key": str(number), "text": " ".join(rng.choice(["red 赤い", "star", "ring", "輪"], size=5))}
 

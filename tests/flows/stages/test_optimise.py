@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,8 @@ from components.encoders.text_config import TextConfig
 from components.inference import export, variants
 from components.training.weights import save_model
 from components.transformer.config import TransformerConfig
-from flows.stages import finetune_text, ingest, optimise, runtime, tokenizer, train_clip, train_decoder, train_speech
-from flows.stages import validate as validation
-from flows.stages.runtime import execute
+from flows.stages import finetune_text, optimise, runtime, tokenizer, train_clip, train_decoder, train_speech
+from tests.flows.stages.small import inside, run, take_in
 
 SIZES = "train: 40, valid: 12, test: 8"
 MEASURED = "requests: 3, batch: 4, rounds: 2"
@@ -97,22 +97,12 @@ def valid(root: Path, source: str) -> list[dict[str, Any]]:
     return list(Records(*(root / "data" / kind / source / "valid" for kind in ("shards", "index"))))
 
 
-def run(module: Any, key: str, section: str = "") -> int:
-    name = module.__name__.rpartition(".")[2]
-    return execute(name, key, module.Params, module.cost, module.run, section or name)
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for variable in runtime.THREAD_VARIABLES:
-            patch.setenv(variable, "1")
-        (root / "params.yaml").write_text(PARAMS)
-        for source in ("pictures", "texts", "speech"):
-            assert run(ingest, source, "sources") == 0
-            assert run(validation, source, "sources") == 0
+    (root / "params.yaml").write_text(PARAMS)
+    with inside(root):
+        take_in("pictures", "texts", "speech")
         assert run(tokenizer, "words") == 0
         folders(root)
         for split in ("train", "test"):
@@ -122,11 +112,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _there(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
+def _there(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # symbols stand for sizes where torch traces
-    for variable in runtime.THREAD_VARIABLES:
-        monkeypatch.setenv(variable, "1")
+    with inside(project):
+        yield
 
 
 def answers(served: Any, key: str, records: list[dict[str, Any]]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from safetensors.torch import load_file
 
 from components.data.text import LabelledBatch
 from components.data.tokenizer import EOS
-from flows.stages import finetune_text, ingest, pretrain_text, runtime, tokenizer, train_decoder, validate
-from flows.stages.runtime import execute
+from flows.stages import finetune_text, pretrain_text, tokenizer, train_decoder
+from tests.flows.stages.small import inside, report, run, take_in
 
 FIT = "batch_size: 32, warmup: 10, validate_every: 50, save_every: 50, seed: 1"
 PARAMS = f"""
@@ -61,33 +62,23 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "order": [{"text": " ".join(o), "label": str(o.index("cat") < o.index("dog"))} for o in orders],
         "words": [{"text": word} for word in words],
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for variable in runtime.THREAD_VARIABLES:
-            patch.setenv(variable, "1")
-        (root / "params.yaml").write_text(PARAMS)
+    (root / "params.yaml").write_text(PARAMS)
+    with inside(root):
         for name, some in rows.items():
             (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
-            for stage in (ingest, validate):
-                assert run(stage, name, "sources") == 0
+            take_in(name)
         assert run(tokenizer, "bytes") == 0
     return root
 
 
 @pytest.fixture(autouse=True)
-def _there(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    for variable in runtime.THREAD_VARIABLES:
-        monkeypatch.setenv(variable, "1")
-
-
-def run(module, key: str, section: str = "") -> int:
-    name = module.__name__.rpartition(".")[2]
-    return execute(name, key, module.Params, module.cost, module.run, section or name)
+def _there(project: Path) -> Iterator[None]:
+    with inside(project):
+        yield
 
 
 def metrics(stage: str, key: str) -> dict[str, float]:
-    return json.loads(Path(f"reports/{stage}/{key}/metrics.json").read_text())
+    return report(stage, key, "metrics.json")
 
 
 @pytest.fixture(scope="module")
