@@ -66,14 +66,14 @@ def recogniser(folder: Path, seed: int = 0, shape: TransformerConfig = SHAPE) ->
 
 
 def _learn_word(hears: train_speech.Hears) -> None:
-    """Until it is heard in `sound`, loud and soft, short and long, and nothing in silence: some seconds."""
+    """Until it is heard in `sound`, clean and in noise, and nothing in silence: about 3 seconds."""
     from components.data.sounds import waveform
 
     word, rate, longest = hears.target({"text": WORD}), hears.config.features.rate, hears.config.longest
-    said = [waveform({"sound": sound(seconds)}, rate, longest) for seconds in (0.5, 1.0, 1.5, 3.0)]
-    noise = torch.randn(2 * rate, generator=torch.Generator().manual_seed(0))
-    spoken = [(gain * each, word) for each in said for gain in (1.0, 0.2)]
-    batch = hears.collate([*spoken, (0.0 * noise, []), (0.003 * noise, [])])
+    said = [waveform({"sound": sound(seconds)}, rate, longest) for seconds in (1.0, 1.5, 2.0)]
+    noise = 0.01 * torch.randn(2 * rate, generator=torch.Generator().manual_seed(0))
+    noisy = [0.1 * (each + noise[: len(each)]) for each in said]
+    batch = hears.collate([*((each, word) for each in said + noisy), (0.0 * noise, [])])
     optimiser = torch.optim.Adam(hears.model.parameters(), 3e-3)
     for step in range(1000):
         loss = hears.loss(batch)
