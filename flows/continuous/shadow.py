@@ -78,4 +78,4 @@ def _log(found: list[Pair], metric: str) -> dict[str, Observations]:
         users = np.array([f"{name} {row['user']}" for row in rows], dtype=str)
         return Observations(users, np.array(values, np.float64), np.array([row["time"] for row in rows], np.float64))
 
-    return {name: arm(name) for name in ARMS}
+    return {name: arm(name) for name in ARMS} if found else {}

@@ -16,6 +16,7 @@ from flows.continuous.generation import Generation
 from flows.continuous.settings import read_settings
 from flows.continuous_training import promote, withdraw
 from flows.releases import registry, rollout
+from flows.workspace import ROOT, Refused
 from tests.flows.circle import NAME, serving
 from tests.flows.tools import commit, git
 
@@ -160,6 +161,21 @@ def test_a_shadow_has_to_do_no_harm(
     share = float(said.partition("agreement: ")[2].partition("%")[0])
     assert share == pytest.approx(75, abs=5)
     assert trial.history(traffic, SHADOW)[-1].decision == decision
+
+
+def test_continuous_yaml_says_how_a_challenger_is_tried(made: Generation, traffic: Traffic) -> None:
+    assert read_settings(ROOT, NAME).mode == "canary"
+    path = made.root / "continuous.yaml"
+    path.write_text(f"{path.read_text()}  mode: shadow\n")
+    with pytest.raises(Refused, match="a shadow is judged by the guardrails failed and seconds"):
+        read_settings(made.root, NAME)
+    both = ", ".join(
+        f"{{name: {name}, kind: mean, better: lower, effect: 0.1, deviation: 0.1}}" for name in ("failed", "seconds")
+    )
+    path.write_text(path.read_text().replace("    most_users", f"    guardrails: [{both}]\n    most_users"))
+    begin(made, traffic)
+    challenger = pointer.read(pointer.place(serving(made.root), NAME)).challenger
+    assert challenger and (challenger.mode, challenger.share) == ("shadow", 0.5)
 
 
 def test_a_shadow_waits_for_enough_users_and_is_held_to_both_guardrails(traffic: Traffic) -> None:
