@@ -17,6 +17,7 @@ STAGES: dict[str, Kind] = {
     "train_clip": "search",
     "train_speech": "recogniser",
     "finetune_text": "classifier",
+    "train_image": "classifier",
 }
 
 

@@ -132,11 +132,7 @@ class Searching:
         return [Embedded(vector, 0) for vector in vectors]
 
     def warm(self) -> None:
-        from PIL import Image
-
-        file = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(file, "PNG")
-        for row in self._texts(["warm"]) + self._images([file.getvalue()]):
+        for row in self._texts(["warm"]) + self._images([_blank()]):
             _check_finite(row.vector)
 
     def close(self) -> None:
@@ -171,26 +167,36 @@ class Hearing:
 
 
 class Classifying:
-    """A classifier of texts."""
+    """A classifier of texts, or of pictures where its model has no tokenizer."""
 
     def __init__(self, served: Served, tools: Tools) -> None:
         self.model = served.model
-        self.model.tokenizer.encode_special_tokens = True
-        self.texts: Batcher[str, Any] = Batcher(self._classify, tools.settings.batch, tools.name, tools.seen)
+        self.medium = "text" if hasattr(self.model, "tokenizer") else "image"
+        if self.medium == "text":
+            self.model.tokenizer.encode_special_tokens = True
+        self.items: Batcher[str | bytes, Any] = Batcher(self._classify, tools.settings.batch, tools.name, tools.seen)
 
     @property
     def waiting(self) -> int:
-        return self.texts.waiting
+        return self.items.waiting
 
-    def _classify(self, texts: list[str]) -> list[Any]:
-        """Probabilities, float [classes], of each text."""
-        return list(self.model.classify([{"text": text} for text in texts]))
+    def _classify(self, items: list[str | bytes]) -> list[Any]:
+        """Probabilities, float [classes], of each text or picture."""
+        return list(self.model.classify([{self.medium: item} for item in items]))
 
     def warm(self) -> None:
-        _check_finite(self._classify(["warm"])[0])
+        _check_finite(self._classify(["warm" if self.medium == "text" else _blank()])[0])
 
     def close(self) -> None:
-        self.texts.close()
+        self.items.close()
+
+
+def _blank() -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def _check_finite(figures: Any) -> None:

@@ -25,7 +25,7 @@ class Served:
     decoder: `decoder`, `tokenizer`
     search: `embed_images(records)`, `embed_texts(texts)`, `tokenizer`, `context`
     recogniser: `transcribe(records)`, `config`
-    classifier: `classify(records)`, `classes`, `tokenizer`
+    classifier: `classify(records)`, `classes`, and `tokenizer`, if it is texts and not pictures that it sorts
     """
 
     about: About

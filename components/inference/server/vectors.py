@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from components.inference.server.desk import Attempt, Desk
+from components.inference.server.desk import Attempt, Desk, Task
 from components.inference.server.errors import ApiError
 from components.inference.server.media import check_picture, check_sound
 from components.inference.server.runners import Classifying, Embedded, Hearing, Searching
@@ -80,11 +80,27 @@ def classify(routes: APIRouter, desk: Desk) -> None:
     @routes.post("/v1/classify", summary="Texts sorted into the model's classes")
     async def classify(body: ClassifyBody, request: Request) -> Response:
         texts = checked(body.input, desk)
-        task = desk.task(request, body.model, "classifier", body.user, {"input": texts})
+        return await answer(request, desk.task(request, body.model, "classifier", body.user, {"input": texts}), texts)
+
+    @routes.post("/v1/classify/picture", summary="A picture sorted into the model's classes")
+    async def picture(
+        request: Request,
+        image: Annotated[UploadFile, File(description="PNG, JPEG or WEBP")],
+        model: Annotated[str, Form(min_length=1, max_length=200)],
+    ) -> Response:
+        await refuse_others(request, "image", "model")
+        data = await image.read()
+        await run_in_threadpool(check_picture, data, desk.settings.limits)
+        return await answer(request, desk.task(request, model, "classifier", None, {"picture": digest(data)}), [data])
+
+    async def answer(request: Request, task: Task, items: list[Any]) -> Response:
+        medium = "text" if isinstance(items[0], str) else "image"
 
         async def compute(attempt: Attempt) -> list[dict[str, Any]]:
             runner = attempt.deployment.running(Classifying)
-            rows = await runner.texts(texts, attempt.deadline)
+            if runner.medium != medium:
+                raise ApiError(400, f"The model {task.name} sorts {runner.medium}s.", "invalid_value", "model")
+            rows = await runner.items(items, attempt.deadline)
             named = [dict(zip(runner.model.classes, row.tolist(), strict=True)) for row in rows]
             best = [max(row, key=row.__getitem__) for row in named]
             return [

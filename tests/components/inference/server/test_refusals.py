@@ -63,7 +63,7 @@ def test_without_a_key_nothing_of_v1_is_seen(guarded: Any) -> None:
 def test_a_key_stands_in_no_log_error_or_row(guarded: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     headers = {"authorization": f"Bearer {guarded.key}"}
-    guarded.fleet.slots["classifier"].champion.runner.texts.work = lambda texts: 1 / 0
+    guarded.fleet.slots["classifier"].champion.runner.items.work = lambda texts: 1 / 0
     broken = httpx.post(guarded.url + "/v1/classify", json={"model": "classifier", "input": "a"}, headers=headers)
     refused(broken, 500, "internal_error")
     assert "ZeroDivisionError" in caplog.text  # the log knows, the client does not
@@ -153,7 +153,7 @@ def test_malformed_bodies_get_openais_error(server: Any, body: bytes) -> None:
 
 
 JSON = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/classify", "/v1/feedback", "/v1/outcomes")
-FORMS = ("/v1/search", "/v1/audio/transcriptions")
+FORMS = ("/v1/search", "/v1/audio/transcriptions", "/v1/classify/picture")
 KINDS = {"json": "application/json", "form": "multipart/form-data; boundary=x", "no boundary": "multipart/form-data"}
 BODIES = (
     b"", b"null", b"[]", b"{", b'"a"', b"{}", b"\xff\xfe", b"\x00" * 100, b"[" * 1000, b'{"model": [1]}',
@@ -280,19 +280,19 @@ def test_the_loop_answers_while_models_compute(server: Any) -> None:
     """Health is told while every model is held: nothing computes on the event loop."""
     held = threading.Event()
     runner = server.fleet.slots["classifier"].champion.runner
-    work = runner.texts.work
-    runner.texts.work = lambda items: held.wait(30) and work(items)
+    work = runner.items.work
+    runner.items.work = lambda items: held.wait(30) and work(items)
     ask = {"model": "classifier", "input": "a"}
     thread = threading.Thread(
         target=httpx.post, args=(server.url + "/v1/classify",), kwargs={"json": ask, "timeout": 60}
     )
     thread.start()
     try:
-        until(lambda: runner.texts._thread.is_alive() and server.fleet.slots["classifier"].champion.inside)
+        until(lambda: runner.items._thread.is_alive() and server.fleet.slots["classifier"].champion.inside)
         assert httpx.get(server.url + "/healthz", timeout=10).is_success
         assert server.fleet.slots["classifier"].champion.inside == 1
     finally:
         held.set()
         thread.join()
-        runner.texts.work = work
+        runner.items.work = work
         time.sleep(0)
