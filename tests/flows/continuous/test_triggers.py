@@ -19,8 +19,8 @@ from flows.continuous import traffic_drift, triggers
 from flows.continuous.notify import resource
 from flows.continuous_training import store
 from flows.deployments import register
-from flows.workspace import ROOT
 from flows.processes import alone
+from flows.workspace import ROOT
 from tests.components.inference.postgres import cluster
 from tests.flows.circle import NAME, Users, serving, words
 from tests.flows.test_continuous_training import arrive, run
