@@ -31,7 +31,7 @@ class Params:
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for variable in (*runtime.THREAD_VARIABLES, "CUBLAS_WORKSPACE_CONFIG"):
+    for variable in (*runtime.THREAD_VARIABLES, "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK"):
         monkeypatch.setenv(variable, "1")  # put back afterwards
     Path("params.yaml").write_text("job: {a: {steps: 3}, bad: {steps: 0}, gpu: {device: cuda}, other: {steps: 4}}")
     return tmp_path
@@ -83,13 +83,36 @@ def test_an_unexpected_error_keeps_its_traceback() -> None:
 def test_bad_parameters_and_a_missing_gpu_end_it_before_it_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "0")  # CUDA would start here, and forks could not use it
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "0")
     never = raising(AssertionError("ran"))
     assert [start(never, key) for key in ("bad", "b", "gpu")] == [2, 2, 2]
     bad, missing, gpu = capsys.readouterr().err.splitlines()
     assert bad == "job@bad: params.yaml: job.bad.steps = 0: must be a whole number, at least 1"
     assert missing == "job@b: params.yaml: job.b: job has no key b: did you mean bad? known are a, bad, gpu, other"
     assert gpu.startswith("job@gpu: device = cuda: no GPU is visible")
+
+
+FORKS = """
+import os
+from flows.stages import runtime
+class Params:
+    device, threads, seed = "cuda", 1, 1
+runtime.prepare(Params())
+child = os.fork()
+if child == 0:
+    import torch
+    os._exit(int(torch.ones(3, device="cuda").sum()) - 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no GPU")
+def test_a_prepared_process_can_still_fork_one_that_uses_the_gpu() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTORCH_NVML_BASED_CUDA_CHECK")
+    ended = subprocess.run([sys.executable, "-c", FORKS], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == "0\n", ended.stderr
 
 
 def test_the_seed_sets_every_generator() -> None:

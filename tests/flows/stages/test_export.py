@@ -1,6 +1,7 @@
 """A decoder trained here, loaded by transformers in a process that knows nothing of this project."""
 
 import json
+import resource
 import subprocess
 import sys
 from dataclasses import asdict
@@ -79,4 +80,19 @@ def test_what_no_family_has_is_one_line_and_leaves_nothing(capsys: pytest.Captur
     assert error.count("\n") == 1
     assert "train_decoder words: " in error
     assert "norm" in error
+    assert not list(Path("models/export").glob("*"))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    trained(**LLAMA)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        assert run() == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("export@words: File too large: models/export/")
+    assert "make room and start again" in error
     assert not list(Path("models/export").glob("*"))
