@@ -4,8 +4,8 @@
     python -m benchmarks.serving --minutes 30 [--json FILE]                     a soak: mixed load, swaps, memory
 
 The model is the text tower of the demo's size (2 x 128), by random weights, on /v1/embeddings with one caption a
-request; each server is a process, torch has one thread in it, and the peers take turns within a round. LitServe gets
-batches of 32 and 3 ms like ours; the plain loop is FastAPI calling the model in its thread pool.
+request; each server is a process, torch has one thread in it, and the peers take turns within a round, the others
+halted. LitServe gets batches of 32 and 3 ms like ours; the plain loop is FastAPI calling the model in its thread pool.
 
 To reach: at concurrency 1 less than 2 ms at p50 over the bare model, which this process calls in the same rounds. CPU
 milliseconds a request hold on a busy machine, too; LitServe's processes also spend some while they wait.
@@ -70,6 +70,20 @@ def running(peer: str, folder: Path) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
+@contextlib.contextmanager
+def awake(process: int) -> Iterator[None]:
+    """A halted peer goes on meanwhile: LitServe's processes poll while they wait, and would slow the others."""
+    parent = psutil.Process(process)
+    family = (parent, *parent.children(recursive=True))
+    for each in family:
+        each.resume()
+    try:
+        yield
+    finally:
+        for each in family:
+            each.suspend()
+
+
 def bare(folder: Path) -> Callable[[float], Taken]:
     """The model called in this process, for so many seconds."""
     import torch
@@ -101,6 +115,9 @@ def compare(folder: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
         urls = {peer: url for peer, (url, _) in found.items()}
         bodies = [{"model": "search", "input": caption} for caption in CAPTIONS]
         requests = {peer: [packed(url, "/v1/embeddings", json=body) for body in bodies] for peer, url in urls.items()}
+        for _, process in found.values():
+            with awake(process):
+                pass  # halted from now on
         for number in range(rounds + 1):  # the first one warms up
             for clients in CONCURRENCY:
                 if clients == 1:
@@ -110,7 +127,8 @@ def compare(folder: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
                     figures["bare model", 1].append(taken.summary() | {"cpu": spent})
                 for peer in turns[number % len(turns) :] + turns[: number % len(turns)]:
                     before = cpu(found[peer][1])
-                    taken = load(urls[peer], requests[peer], clients, seconds)
+                    with awake(found[peer][1]):
+                        taken = load(urls[peer], requests[peer], clients, seconds)
                     if taken.failures:
                         raise RuntimeError(f"{peer}: {len(taken.failures)} failed, the first with {taken.failures[0]}")
                     spent = (cpu(found[peer][1]) - before) / len(taken.seconds) * 1e3

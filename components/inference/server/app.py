@@ -7,6 +7,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -23,6 +24,7 @@ from components.inference.traffic_tables import database
 
 TITLE = "Tsumugi"
 ABOUT = "OpenAI's routes over the project's own models, and search by text, picture or voice."
+SWITCH = 0.0005  # s until a thread that computes or writes gives way to the loop, which answers; Python's own is 5 ms
 
 
 def create_app(settings: Settings, load: Load) -> FastAPI:
@@ -36,6 +38,7 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sys.setswitchinterval(SWITCH)
         tasks = [asyncio.create_task(fleet.follow())]
         if keys:
             tasks.append(asyncio.create_task(_refresh(keys, settings.poll)))
