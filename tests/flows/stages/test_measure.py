@@ -68,7 +68,7 @@ def test_attention_is_measured_at_every_length_width_and_number_of_heads() -> No
     peak = {row["attention"]: row["peak_bytes"] for row in rows if row.get("length") == 1024}
     matrix = 2 * 1024**2 * 4  # bytes of the weights of two heads
     assert peak["explicit"] >= 2 * matrix  # they, and their gradient
-    assert peak["softmax"] < matrix / 2 and peak["local"] < matrix / 2
+    assert peak["softmax"] < matrix and peak["local"] < matrix  # they never hold them
 
 
 @pytest.mark.parametrize("stage", [measure_recurrence, measure_gradients], ids=lambda stage: stage.__name__)
