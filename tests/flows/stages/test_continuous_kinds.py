@@ -41,6 +41,7 @@ TRAIN = {
     f"features: {{rate: 8000, hop: 0.0125, mels: 16}}, {SHAPE}}}",
     "train_decoder": f"tokenizer: bytes, decoder: {{context: 24, {SHAPE}}}",
 }
+pytestmark = pytest.mark.slow  # eight models are trained, half a minute
 STEPS = {"train_clip": (8, 90), "train_image": (6, 40), "train_speech": (40, 130), "train_decoder": (30, 60)}
 
 
