@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from components.decoders.rivals import rival
-from components.evaluation.measure import machine
+from components.evaluation.measure import in_fresh_process, machine
 from flows.params import read
 from flows.stages import equal, measure_attention, measure_engine, measure_gradients, measure_recurrence, runtime
 from flows.stages.runtime import execute
@@ -43,7 +43,6 @@ def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for variable in runtime.THREAD_VARIABLES:
         monkeypatch.setenv(variable, "1")
-    monkeypatch.setattr(measure_attention, "SHORT", 0.0)  # one pass a figure: no time is asserted here
     Path("params.yaml").write_text(PARAMS)
 
 
@@ -56,8 +55,13 @@ def measured(stage: Any) -> list[dict[str, Any]]:
     return json.loads((folder / "rows.json").read_text())
 
 
+def attention() -> list[dict[str, Any]]:
+    measure_attention.SHORT = 0.0  # one pass a figure: no time is asserted here
+    return measured(measure_attention)
+
+
 def test_attention_is_measured_at_every_length_width_and_number_of_heads() -> None:
-    rows = measured(measure_attention)
+    rows = in_fresh_process(attention)  # as a stage runs: what other tests have freed would be taken and counted
     cells = {(row["attention"], row["length"]) for row in rows if row["table"] == "length"}
     assert cells == {(kind, length) for kind in ("softmax", "local", "explicit") for length in (64, 1024)}
     assert {row["width"] for row in rows if row["table"] == "width"} == {16, 32, 64, 128}
@@ -68,7 +72,7 @@ def test_attention_is_measured_at_every_length_width_and_number_of_heads() -> No
     peak = {row["attention"]: row["peak_bytes"] for row in rows if row.get("length") == 1024}
     matrix = 2 * 1024**2 * 4  # bytes of the weights of two heads
     assert peak["explicit"] >= 2 * matrix  # they, and their gradient
-    assert peak["softmax"] < matrix and peak["local"] < matrix  # they never hold them
+    assert peak["softmax"] < matrix / 2 and peak["local"] < matrix / 2
 
 
 @pytest.mark.parametrize("stage", [measure_recurrence, measure_gradients], ids=lambda stage: stage.__name__)
