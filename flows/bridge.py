@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, chdir, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -71,6 +71,17 @@ class Work:
     stage: Stage
     before: dict[str, Any]  # input -> hash when it began
     held: ExitStack  # its entries in DVC's read-write lock
+
+
+def push(root: Path, log: Log = print) -> None:
+    """Send a repository's outputs and run cache to its default remote, where there is one."""
+    with chdir(root):
+        bridge = Bridge(root, log)
+        try:
+            if bridge.shared:
+                bridge.push()
+        finally:
+            bridge.repo.close()
 
 
 class Bridge:

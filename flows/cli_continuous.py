@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import server
+from flows.cli_serving import Serving
 from flows.continuous.settings import read_settings
 from flows.workspace import ROOT, SERVING
 
@@ -80,7 +81,7 @@ def outcomes() -> None:
 def thumbs(
     name: Name,
     folder: Annotated[Path, typer.Argument(help="Gets pairs.jsonl and thumbs.jsonl.")],
-    serving: Path = SERVING,
+    serving: Serving = SERVING,
 ) -> None:
     """Write people's thumbs as preference data, which `ingest` takes."""
     from components.inference.traffic import Traffic

@@ -11,7 +11,7 @@ once. A lock of each name makes two triggers at once one run. Of how a generatio
 import json
 import os
 import time
-from contextlib import chdir, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from components.durable import write_whole
 from components.inference import pointer
 from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
-from flows.bridge import Bridge
+from flows.bridge import push
 from flows.continuous import gate, generation, incoming, notify, trial
 from flows.continuous.generation import Generation
 from flows.continuous.settings import Settings, read_settings
+from flows.graph import one_line
 from flows.pipeline import Watchman, pipeline
 from flows.processes import alone
 from flows.releases import rollout
@@ -75,7 +76,7 @@ def continuous_training(
                 return Completed(name="Known", message=f"generation {made.key} ended before: {known['outcome']}")
             return _run(made, settings, state, served(root, serving))
         except Exception as error:
-            reason = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+            reason = one_line(error)
             log.error(reason)
             tell_refused(root, name, reason, settings.notify if settings else "")
             if not isinstance(error, REFUSALS):
@@ -143,11 +144,7 @@ def judge(made: Generation) -> dict[str, Any]:
 @edge
 def register(made: Generation) -> str:
     """Data and models to the remote, then branch and tag: what is registered can be had elsewhere."""
-    with chdir(made.folder):
-        bridge = Bridge(made.folder, get_run_logger().info)
-        if bridge.shared:
-            bridge.push()
-        bridge.repo.close()
+    push(made.folder, get_run_logger().info)
     version = generation.publish(made)
     get_run_logger().info("%s@%s", made.name, version)
     return version
@@ -175,7 +172,7 @@ def experiment(made: Generation, settings: Settings, serving: Path, traffic: Tra
                 log.info("%s", " ".join(found.reasons))
                 told = found.reasons
         except (OperationalError, InterfaceError) as error:
-            log.warning("the traffic database is asked again: %s", " ".join(str(error.orig).split()))
+            log.warning("the traffic database is asked again: %s", one_line(error))
         if watchman.stop():
             raise Refused(f"experiment {made.experiment}: left running, for this run was ended: start it again")
         time.sleep(settings.look)

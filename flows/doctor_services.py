@@ -155,7 +155,7 @@ def database(place: Place) -> Iterator[Finding]:
             probe.create(connection)
             probe.drop(connection)
     except SQLAlchemyError as error:
-        reason = one_line(getattr(error, "orig", None) or error)
+        reason = one_line(error)
         remedy = "start it, or mend TSUMUGI_DATABASE: postgresql+psycopg://USER:PASSWORD@HOST/NAME, or unset it"
         yield Finding("database", "wrong", f"{shown} cannot be written: {reason}", remedy)
     else:

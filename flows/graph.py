@@ -117,11 +117,11 @@ def is_command(stage: Stage) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on one line, its causes behind it."""
+    """An error's message on one line, its causes behind it; a database's own, without SQLAlchemy's statement."""
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(parts) < 3:
-        text = " ".join(str(cause).split())
+        text = " ".join(str(getattr(cause, "orig", None) or cause).split())
         if text and not any(text in part for part in parts):
             parts.append(text)
         cause = cause.__cause__

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.inference import pointer
 from components.inference.experiment import config
 from components.inference.experiment.config import Design
 from components.inference.experiment.verdict import Decision
@@ -47,7 +46,7 @@ def begin(
     Raises:
         Refused: nothing is deployed, there is no design or version, the id is taken, or another version is on trial.
     """
-    id = experiment or f"{name}-{version}-{_served(serving, name).serial}"
+    id = experiment or f"{name}-{version}-{trial.served(serving, name).serial}"
     plan = _design(repo, name, file, {"experiment": id, **how})
     with opened(database(serving)) as traffic:
         row = _row(traffic, id)
@@ -56,7 +55,7 @@ def begin(
             raise Refused(f"experiment {id} is {whose}: choose another id by --experiment")
         materialise(repo, name, version, serving)  # what cannot be served gets no row
         trial.begin(repo, serving, traffic, name, version, plan)
-    return _served(serving, name)
+    return trial.served(serving, name)
 
 
 def deploy(repo: Path, serving: Path, name: str, version: str) -> Pointer:
@@ -77,7 +76,7 @@ def withdraw(repo: Path, serving: Path, name: str) -> Pointer:
 def _over(serving: Path, name: str, move: Callable[[], Pointer], promoted: str | None = None) -> Pointer:
     """What is served comes first: a database that is away does not keep a version from being taken back."""
     try:
-        tried = _served(serving, name).challenger
+        tried = trial.served(serving, name).challenger
     except Refused:
         tried = None
     moved = move()
@@ -101,13 +100,6 @@ def _end(serving: Path, experiment: str, decision: Decision) -> None:
 
 def _row(traffic: Traffic, experiment: str) -> dict[str, Any] | None:
     return next((row for row in traffic.experiments() if row["id"] == experiment), None)
-
-
-def _served(serving: Path, name: str) -> Pointer:
-    try:
-        return pointer.read(pointer.place(serving, name))
-    except (FileNotFoundError, ValueError) as error:
-        raise Refused(f"{name} is not served from {serving}: {error}") from None
 
 
 def _design(repo: Path, name: str, file: Path | None, own: dict[str, Any]) -> Design:

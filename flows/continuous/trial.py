@@ -16,6 +16,7 @@ from components.inference.experiment.config import ARMS, Design
 from components.inference.experiment.report import timeline
 from components.inference.experiment.users import observe
 from components.inference.experiment.verdict import Verdict, verdict
+from components.inference.pointer import Pointer
 from components.inference.traffic import Traffic
 from flows.continuous import shadow
 from flows.releases import rollout
@@ -28,10 +29,7 @@ def begin(repo: Path, serving: Path, traffic: Traffic, name: str, version: str, 
     Raises:
         Refused: nothing is deployed under the name, or another version is on trial.
     """
-    try:
-        now = pointer.read(pointer.place(serving, name))
-    except (FileNotFoundError, ValueError) as error:
-        raise Refused(f"{name} is not served from {serving}: {error}") from None
+    now = served(serving, name)
     row = _row(traffic, name, design.experiment)
     if row and row["state"] != "planned":
         return
@@ -45,6 +43,14 @@ def begin(repo: Path, serving: Path, traffic: Traffic, name: str, version: str, 
         traffic.add_experiment(design.experiment, name, now.champion.version, version, asdict(design))
     rollout.challenge(repo, serving, name, version, design.share, design.mode, design.experiment)
     traffic.change_experiment(design.experiment, state="running", started=time.time())
+
+
+def served(serving: Path, name: str) -> Pointer:
+    """What the pointer says. Refused: nothing is deployed under the name, or it does not read."""
+    try:
+        return pointer.read(pointer.place(serving, name))
+    except (FileNotFoundError, ValueError) as error:
+        raise Refused(f"{name} is not served from {serving}: {error}") from None
 
 
 def changed(serving: Path, traffic: Traffic, name: str, experiment: str) -> str:

@@ -30,6 +30,7 @@ from flows.continuous.generation import Generation
 from flows.continuous.notify import resource
 from flows.continuous.settings import Settings, models, read_settings
 from flows.continuous_training import inbox, outcome, served, store
+from flows.graph import one_line
 from flows.processes import alone
 from flows.workspace import ROOT
 
@@ -87,8 +88,7 @@ def _logged(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, OSError, SQLAlchemyError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        get_run_logger().warning("%s: no look at its %s: %s", name, what, reason)
+        get_run_logger().warning("%s: no look at its %s: %s", name, what, one_line(error))
 
 
 @contextmanager

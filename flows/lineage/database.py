@@ -27,8 +27,9 @@ def opened(url: str) -> Iterator["Traffic"]:
         with Traffic(url) as traffic:
             yield traffic
     except SQLAlchemyError as error:
-        reason = one_line(getattr(error, "orig", None) or error)  # without the statement
-        raise Refused(f"the traffic database cannot be asked: {reason}: start it, or mend TSUMUGI_DATABASE") from error
+        raise Refused(
+            f"the traffic database cannot be asked: {one_line(error)}: start it, or mend TSUMUGI_DATABASE"
+        ) from error
 
 
 def known(serving: Path) -> str | None:

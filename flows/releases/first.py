@@ -7,7 +7,6 @@ the tracked files as they are; the tags keep it.
 import logging
 import os
 import tempfile
-from contextlib import chdir
 from pathlib import Path
 
 from components.inference import pointer
@@ -66,18 +65,13 @@ def snapshot(repo: Path) -> str:
 
 def push(repo: Path) -> None:
     """Send data and models to the default DVC remote, where there is one; that it took nothing is logged."""
-    from flows.bridge import Bridge
+    from flows import bridge
     from flows.graph import one_line
 
-    with chdir(repo):
-        bridge = Bridge(repo)
-        try:
-            if bridge.shared:
-                bridge.push()
-        except Exception as error:  # each kind of remote raises its own
-            log.warning("the DVC remote took not all, `dvc push` once it is there again: %s", one_line(error))
-        finally:
-            bridge.repo.close()
+    try:
+        bridge.push(repo)
+    except Exception as error:  # each kind of remote raises its own
+        log.warning("the DVC remote took not all, `dvc push` once it is there again: %s", one_line(error))
 
 
 def _made(found: Recorded, name: str) -> bool:

@@ -20,6 +20,7 @@ from annotated_types import Interval as Within
 from components.evaluation.gate import Rule
 from flows.params import Reference
 from flows.stages.runtime import Stage, StageError, model_hash, start, write_atomically
+from flows.stages.workloads.kinds import workload
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,17 +161,9 @@ def latency(kind: "Kind", models: tuple[Any, Any], records: list[dict[str, Any]]
     """Median seconds of a single request to each model, both in turn, so that a slow minute slows both."""
     import numpy as np
 
-    if kind == "classifier":
-        from flows.stages.workloads import classifier as workload
-    elif kind == "recogniser":
-        from flows.stages.workloads import recogniser as workload
-    elif kind == "search":
-        from flows.stages.workloads import search as workload
-    else:
-        from flows.stages.workloads import decoder as workload
     some = [records[number % len(records)] for number in range(count + WARM)]
     taken: list[tuple[float, float]] = []
-    for pair in zip(*(workload.requests(model, some, len(some)) for model in models), strict=True):
+    for pair in zip(*(workload(kind).requests(model, some, len(some)) for model in models), strict=True):
         ordered = pair if len(taken) % 2 else pair[::-1]  # who goes first finds other caches
         times = tuple(_seconds(request) for request in ordered)
         taken.append(times if len(taken) % 2 else times[::-1])  # type: ignore[arg-type]  # two of them

@@ -8,12 +8,15 @@ encoder over up to `most` records a side, and a second or two of tests.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval
 
 from flows.params import Reference
 from flows.stages.runtime import Stage, StageError, start, write_atomically
+
+if TYPE_CHECKING:
+    from components.evaluation.drift import Shift, Told
 
 EMBEDDING = "embedding"
 
@@ -37,11 +40,7 @@ def cost(params: Params) -> str:
 
 
 def run(params: Params, stage: Stage) -> None:
-    import torch
-
     from components.evaluation import drift, drift_records
-    from components.evaluation.drift_picture import picture
-    from flows.stages.judges.models import embed, plain
 
     (kind, before, classes_before), (other, after, classes_after) = (
         _chosen(stage.root, source, params) for source in (params.reference, params.new)
@@ -54,24 +53,44 @@ def run(params: Params, stage: Stage) -> None:
         if classes_before and classes_after:
             sides["label"] = _labels(before, classes_before), _labels(after, classes_after)
             shifts.append(drift.classes("label", *sides["label"]))
-        said, model = plain(Path(params.model), torch.device(params.device))
-        if said.kind != "decoder":
-            vectors = [embed(said, model, side).numpy() for side in (before, after)]
-            told = drift.embeddings(EMBEDDING, vectors[0], vectors[1], params.permutations, params.seed)
+        if told := _embeddings(params, before, after):
             sides[EMBEDDING] = told.reference, told.new
             shifts.append(told.shift)
-            if params.alpha * (1 + params.permutations) < len(
-                shifts
-            ):  # the least p-value that there can be is too large
+            if params.alpha * (1 + params.permutations) < len(shifts):  # the least p-value that there can be
                 least = round(len(shifts) / params.alpha)
                 raise ValueError(
                     f"{params.permutations} permutations show no drift at alpha {params.alpha}: give {least}"
                 )
     except ValueError as error:
         raise StageError(str(error)) from error
-    found = sorted(
-        drift.judge(shifts, params.alpha, params.effect), key=lambda shift: (not shift.drifted, -shift.effect)
-    )
+    judged = drift.judge(shifts, params.alpha, params.effect)
+    report(stage, sorted(judged, key=lambda shift: (not shift.drifted, -shift.effect)), sides, before, after)
+
+
+def _embeddings(params: Params, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> "Told | None":
+    """How the model's encoder tells both sides apart; None for a decoder, which has none."""
+    import torch
+
+    from components.evaluation import drift
+    from flows.stages.judges.models import embed, plain
+
+    said, model = plain(Path(params.model), torch.device(params.device))
+    if said.kind == "decoder":
+        return None
+    vectors = [embed(said, model, side).numpy() for side in (before, after)]
+    return drift.embeddings(EMBEDDING, vectors[0], vectors[1], params.permutations, params.seed)
+
+
+def report(
+    stage: Stage,
+    found: "list[Shift]",
+    sides: dict[str, tuple[Any, Any]],
+    before: list[dict[str, Any]],
+    after: list[dict[str, Any]],
+) -> None:
+    """Picture, rows and metrics; what has drifted stands first."""
+    from components.evaluation.drift_picture import picture
+
     picture(found, sides).savefig(stage.reports / "figure.png", dpi=110, metadata={"Software": None})
     rows = json.dumps([asdict(shift) for shift in found], indent=1, ensure_ascii=False) + "\n"
     write_atomically(stage.reports / "rows.json", rows)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from components.data.loader import Loader
-    from components.data.text import LabelledBatch, Rows
+    from components.data.text import LabelledBatch, LabelledRows, Rows
     from components.encoders.classifier import Classifier
 
 
@@ -91,6 +91,15 @@ class ClassifyTexts:
             loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
             count += len(batch.labels)
         return {"accuracy": right / count, "loss": loss / count}
+
+
+def labelled_batches(examples: "LabelledRows", config: FitConfig) -> "Loader":
+    """Batches to learn from, in which texts are of about one length."""
+    from components.data.loader import Loader
+    from components.data.text import collate_labelled
+
+    size, lengths = config.batch_size, examples.rows.lengths
+    return Loader(examples, collate_labelled, size, config.seed, config.workers, lengths, config.accumulation)
 
 
 def divergence(first: "Tensor", second: "Tensor") -> "Tensor":
@@ -169,15 +178,7 @@ def run(params: Params, stage: Stage) -> None:
         return LabelledRows(rows(records, tokenizer, encoder.context), records.labels, params.hidden)
 
     config, learned = params.fit, examples(train)
-    batches = Loader(
-        learned,
-        collate_labelled,
-        config.batch_size,
-        config.seed,
-        config.workers,
-        learned.rows.lengths,
-        config.accumulation,
-    )
+    batches = labelled_batches(learned, config)
     model = Classifier(pretrained.encoder, len(train.classes), params.dropout).to(params.device)
     task = ClassifyTexts(
         model, Loader(examples(valid), collate_labelled, 64, config.seed), params.smoothing, params.agreement

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Interval
 
 from flows.params import Reference
+from flows.stages.loaders import STAGES
 from flows.stages.runtime import WEIGHTS, Stage, StageError, start, write_atomically
+from flows.stages.workloads.kinds import workload
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,13 +27,6 @@ if TYPE_CHECKING:
     from components.inference.latency import Work
 
 Variant = Literal["int8_weights", "int8_dynamic", "bf16", "compiled", "onnx"]
-KINDS = {
-    "finetune_text": "classifier",
-    "train_image": "classifier",
-    "train_clip": "search",
-    "train_speech": "recogniser",
-    "train_decoder": "decoder",
-}
 FILES = (WEIGHTS, "config.json", "tokenizer.json")  # what a trained model's folder may hold
 SERVE = "serve.json"
 
@@ -79,7 +74,7 @@ def run(params: Params, stage: Stage) -> None:
             apart(lambda: export.export(served(params, partial, "plain")[1], partial))
         makes = {name: maker(params, stage, partial, name) for name in names}
         figures = latency.measure(makes, params.rounds)
-        kind = workload(params)
+        kind = workload(STAGES[params.stage])
         rows = [{"variant": name, **figures[name]} for name in names]
         chosen = choose(rows, kind.BETTER, params.tolerance)
         write(params, partial, chosen)
@@ -114,19 +109,6 @@ def apart(work: Callable[[], Any]) -> None:
         there()
 
 
-def workload(params: Params) -> Any:
-    """The module of flows/stages/workloads that knows this kind's requests and quality."""
-    if KINDS[params.stage] == "classifier":
-        from flows.stages.workloads import classifier as module
-    elif KINDS[params.stage] == "search":
-        from flows.stages.workloads import search as module
-    elif KINDS[params.stage] == "recogniser":
-        from flows.stages.workloads import recogniser as module
-    else:
-        from flows.stages.workloads import decoder as module
-    return module
-
-
 def served(params: Params, folder: Path, variant: str) -> tuple[Any, Any]:
     """What the stage's `load` gives of a folder, with the variant in it, and that variant."""
     import torch
@@ -144,7 +126,7 @@ def served(params: Params, folder: Path, variant: str) -> tuple[Any, Any]:
     else:
         from flows.stages.train_decoder import load
     whole: Any = load(folder, torch.device(params.device))
-    part = workload(params).PART
+    part = workload(STAGES[params.stage]).PART
     model = apply(getattr(whole, part), variant, folder)
     setattr(whole, part, model)
     return whole, model
@@ -156,7 +138,7 @@ def maker(params: Params, stage: Stage, folder: Path, variant: str) -> "Callable
         from components.inference.latency import Work
         from components.training.weights import weights
 
-        kind = workload(params)
+        kind = workload(STAGES[params.stage])
         whole, model = served(params, folder, variant)
         shards, index = (stage.root / "data" / name / params.source / "valid" for name in ("shards", "index"))
         records = list(Records(shards, index))
@@ -175,7 +157,7 @@ def maker(params: Params, stage: Stage, folder: Path, variant: str) -> "Callable
 
 def write(params: Params, folder: Path, chosen: str) -> None:
     """What tells a server how to load the folder; graphs stay only where they are what is served."""
-    about = {"stage": params.stage, "kind": KINDS[params.stage], "variant": chosen}
+    about = {"stage": params.stage, "kind": STAGES[params.stage], "variant": chosen}
     write_atomically(folder / SERVE, json.dumps(about, indent=1) + "\n")
     if chosen != "onnx":
         for path in folder.glob("*.onnx"):

@@ -20,7 +20,7 @@ from components.decoders.config import DecoderConfig
 from components.encoders.text_config import TextConfig
 from components.training.config import FitConfig
 from flows.params import ParamsError, Reference, build, load
-from flows.stages.finetune_text import ClassifyTexts, rows
+from flows.stages.finetune_text import ClassifyTexts, labelled_batches, rows
 from flows.stages.runtime import Stage, StageError, start, write_atomically
 from flows.stages.train_decoder import GuessNext
 
@@ -228,15 +228,7 @@ class Classifier(Recipe):
             return LabelledRows(rows(texts, self.tokenizer, shape.context), records.labels[: len(texts)], 0.0)
 
         learned = examples(self.train)
-        batches = Loader(
-            learned,
-            collate_labelled,
-            config.batch_size,
-            config.seed,
-            config.workers,
-            learned.rows.lengths,
-            config.accumulation,
-        )
+        batches = labelled_batches(learned, config)
         model = Model(whole.encoder, len(self.train.classes), chosen.dropout).to(self.base.device)
         valid = Loader(examples(self.valid), collate_labelled, 64, config.seed)
         return ClassifyTexts(model, valid, chosen.label_smoothing, 0.0), batches

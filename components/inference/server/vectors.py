@@ -217,6 +217,8 @@ def search(routes: APIRouter, desk: Desk) -> None:
         answer |= {"transcript": transcript, "heard_by": by, "system_fingerprint": attempt.version}
         return JSONResponse(answer, headers=headers(attempt))
 
+
+def pictures(routes: APIRouter, desk: Desk) -> None:
     @routes.get("/v1/pictures/{number}", summary="One of the pictures that were found")
     async def picture(number: int) -> Response:
         if not 0 <= number < len(desk.fleet.pictures):
@@ -228,6 +230,6 @@ def search(routes: APIRouter, desk: Desk) -> None:
 
 def router(desk: Desk) -> APIRouter:
     routes = APIRouter(responses=PROBLEMS)
-    for add in (embeddings, classify, transcriptions, search):
+    for add in (embeddings, classify, transcriptions, search, pictures):
         add(routes, desk)
     return routes
