@@ -60,8 +60,12 @@ def attention() -> list[dict[str, Any]]:
     return measured(measure_attention)
 
 
+def engine() -> list[dict[str, Any]]:
+    return measured(measure_engine)
+
+
 def test_attention_is_measured_at_every_length_width_and_number_of_heads() -> None:
-    rows = in_fresh_process(attention)  # as a stage runs: what other tests have freed would be taken and counted
+    rows = in_fresh_process(attention)  # as a stage runs: what other tests have freed would count
     cells = {(row["attention"], row["length"]) for row in rows if row["table"] == "length"}
     assert cells == {(kind, length) for kind in ("softmax", "local", "explicit") for length in (64, 1024)}
     assert {row["width"] for row in rows if row["table"] == "width"} == {16, 32, 64, 128}
@@ -140,7 +144,7 @@ def test_gradients_grow_by_a_power_of_the_depth_without_norms() -> None:
 
 
 def test_the_engine_is_measured_one_option_at_a_time() -> None:
-    rows = measured(measure_engine)
+    rows = in_fresh_process(engine)
     losses = {(row["option"], row["seed"]): row["loss"] for row in rows if row["table"] == "loss"}
     assert losses["recompute", 1] == losses["selective", 1] == losses["none", 1]  # to the bit
     assert losses["bf16", 1] == pytest.approx(losses["none", 1], abs=0.02)

@@ -24,6 +24,7 @@ from components.encoders.image_config import ImageConfig
 from components.encoders.speech_config import FeaturesConfig, SpeechConfig
 from components.encoders.text import TextEncoder
 from components.encoders.text_config import TextConfig
+from components.evaluation.measure import in_fresh_process
 from components.inference import export, variants
 from components.training.weights import save_model
 from components.transformer.config import TransformerConfig
@@ -129,6 +130,10 @@ def answers(served: Any, key: str, records: list[dict[str, Any]]) -> np.ndarray:
         return served.decoder(torch.arange(20).view(2, 10)).numpy()
 
 
+def optimised(key: str) -> int:
+    return run(optimise, key)
+
+
 @pytest.mark.parametrize(
     ("key", "kind", "source"),
     [
@@ -139,7 +144,7 @@ def answers(served: Any, key: str, records: list[dict[str, Any]]) -> np.ndarray:
     ],
 )
 def test_a_folder_to_be_served_holds_what_was_chosen(key: str, kind: str, source: str, project: Path) -> None:
-    assert run(optimise, key) == 0
+    assert in_fresh_process(optimised, key) == 0  # as a stage runs: what other tests have freed would count
     folder, reports = Path("models/optimise") / key, Path("reports/optimise") / key
     about, serve = (json.loads(path.read_text()) for path in (reports / "variants.json", folder / "serve.json"))
     rows = {row["variant"]: row for row in about["rows"]}
