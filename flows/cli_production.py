@@ -129,10 +129,11 @@ def trace(
     if forward:
         _forward(repo, what, plain)
         return
-    from flows.lineage import database, openlineage, view
+    from flows.lineage import openlineage, view
     from flows.lineage.trace import as_dict, trace
+    from flows.traffic import known
 
-    found = trace(repo, what, database.known(serving))
+    found = trace(repo, what, known(serving))
     if plain:
         print(json.dumps(as_dict(found), indent=2))
     else:

@@ -132,22 +132,22 @@ def experiment(
     repo: Annotated[Path, typer.Option(help="The repository whose continuous.yaml --plan reads.")] = ROOT,
 ) -> None:
     """List the experiments, or show one: the verdict, its reasons, and each metric's interval."""
-    from flows.lineage import database
+    from flows.traffic import known, opened
 
     if plan:
         _plan(repo, plan, users_per_day)
         return
-    url = database.known(serving)
+    url = known(serving)
     if url is None:
         raise Refused(f"{serving} holds no traffic database: a server makes it, or name another one by --serving")
-    with database.opened(url) as traffic:
+    with opened(url) as traffic:
         rows = traffic.experiments()
         row = next((row for row in rows if row["id"] == name), None)
         if name is None:
             _list(rows)
         elif row is None:
-            known = ", ".join(row["id"] for row in rows) or "none yet"
-            raise Refused(f"there is no experiment {name}: known are {known}")
+            ids = ", ".join(row["id"] for row in rows) or "none yet"
+            raise Refused(f"there is no experiment {name}: known are {ids}")
         else:
             _show(traffic, row, page)
 

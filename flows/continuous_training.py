@@ -163,7 +163,7 @@ def experiment(made: Generation, settings: Settings, serving: Path, traffic: Tra
     watchman = Watchman()
     while True:
         try:
-            if verdict := trial.ended(traffic, made.name, made.experiment):
+            if verdict := trial.ended(traffic, made.experiment):
                 break
             found = trial.settle(serving, traffic, made.name, design, settings.patience)
             if found.decision != "continue":

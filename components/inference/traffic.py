@@ -171,6 +171,10 @@ class Traffic:
             if not connection.execute(update(experiments).where(experiments.c.id == id).values(**fields)).rowcount:
                 raise KeyError(id)
 
+    def experiment(self, id: str) -> dict[str, Any] | None:
+        """One row of `experiments`."""
+        return next(iter(self._read(select(experiments).where(experiments.c.id == id))), None)
+
     def experiments(self, name: str | None = None, state: State | None = None) -> list[dict[str, Any]]:
         """Rows of `experiments` by id."""
         query = select(experiments).order_by(experiments.c.id)

@@ -208,7 +208,7 @@ def judge(story: Story, users: Users, version: str, id: str, output: Path) -> No
             return looks[-1].decision != "continue"
 
         story.until(decided, f"the verdict on {version}", users)
-        trial.end(traffic, NAME, design, looks[-1], looks[-1].decision)
+        trial.end(traffic, design, looks[-1], looks[-1].decision)
         rollout.withdraw(ROOT, SERVING, NAME)
         report.write(output / id, design, trial.history(traffic, design))
     story.mark(f"{id}: {looks[-1].decision}; the trial is over")

@@ -14,14 +14,13 @@ from components.inference.experiment import config
 from components.inference.experiment.config import Design
 from components.inference.experiment.verdict import Decision
 from components.inference.pointer import Pointer
-from components.inference.traffic import Traffic
 from components.inference.traffic_tables import database
 from flows.continuous import trial
 from flows.continuous.settings import FILE, read_settings
-from flows.lineage.database import opened
 from flows.params import ParamsError, load
 from flows.releases import rollout
 from flows.releases.materialise import materialise
+from flows.traffic import opened
 from flows.workspace import Refused
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def begin(
     id = experiment or f"{name}-{version}-{trial.served(serving, name).serial}"
     plan = _design(repo, name, file, {"experiment": id, **how})
     with opened(database(serving)) as traffic:
-        row = _row(traffic, id)
+        row = traffic.experiment(id)
         if row and (row["state"] == "ended" or (row["name"], row["challenger"]) != (name, version)):
             whose = f"{row['name']}@{row['challenger']}'s, {row['state']}"
             raise Refused(f"experiment {id} is {whose}: choose another id by --experiment")
@@ -90,16 +89,12 @@ def _over(serving: Path, name: str, move: Callable[[], Pointer], promoted: str |
 
 def _end(serving: Path, experiment: str, decision: Decision) -> None:
     with opened(database(serving)) as traffic:
-        row = _row(traffic, experiment)
+        row = traffic.experiment(experiment)
         if row and row["state"] != "ended":
             plan = config.design(row["config"])
             found = trial.look(traffic, plan)
             found = replace(found, decision=decision, reasons=("Ended by hand.", *found.reasons))
-            trial.end(traffic, row["name"], plan, found, decision)
-
-
-def _row(traffic: Traffic, experiment: str) -> dict[str, Any] | None:
-    return next((row for row in traffic.experiments() if row["id"] == experiment), None)
+            trial.end(traffic, plan, found, decision)
 
 
 def _design(repo: Path, name: str, file: Path | None, own: dict[str, Any]) -> Design:

@@ -30,7 +30,7 @@ def begin(repo: Path, serving: Path, traffic: Traffic, name: str, version: str, 
         Refused: nothing is deployed under the name, or another version is on trial.
     """
     now = served(serving, name)
-    row = _row(traffic, name, design.experiment)
+    row = traffic.experiment(design.experiment)
     if row and row["state"] != "planned":
         return
     other = now.challenger
@@ -59,7 +59,7 @@ def changed(serving: Path, traffic: Traffic, name: str, experiment: str) -> str:
     Raises:
         FileNotFoundError, ValueError: the pointer does not read.
     """
-    now, row = pointer.read(pointer.place(serving, name)), _row(traffic, name, experiment)
+    now, row = pointer.read(pointer.place(serving, name)), traffic.experiment(experiment)
     if row and now.champion.version != row["champion"]:
         return f"Ended by hand: {now.champion.version} was deployed in place of {row['champion']}."
     if not now.challenger or now.challenger.experiment != experiment:
@@ -72,10 +72,10 @@ def settle(serving: Path, traffic: Traffic, name: str, design: Design, patience:
     found = look(traffic, design)
     if by_hand := changed(serving, traffic, name, design.experiment):
         found = replace(found, decision="stop", reasons=(by_hand,))
-    elif found.decision == "continue" and remaining(traffic, name, design.experiment, patience) <= 0:
+    elif found.decision == "continue" and remaining(traffic, design.experiment, patience) <= 0:
         found = replace(found, decision="keep")
     if found.decision != "continue":
-        end(traffic, name, design, found, found.decision)
+        end(traffic, design, found, found.decision)
     return found
 
 
@@ -102,25 +102,21 @@ def _logs(traffic: Traffic, design: Design) -> tuple[dict[str, Any], dict[str, d
     return arms("failed"), {metric.name: arms(metric.name) for metric in design.primary + design.guardrails}
 
 
-def end(traffic: Traffic, name: str, design: Design, found: Verdict, decision: str) -> None:
+def end(traffic: Traffic, design: Design, found: Verdict, decision: str) -> None:
     """Write the verdict down, once."""
     content = json.loads(json.dumps(asdict(found) | {"decision": decision}, default=str), parse_constant=lambda _: None)
-    row = _row(traffic, name, design.experiment)
+    row = traffic.experiment(design.experiment)
     if row and row["state"] != "ended":
         traffic.change_experiment(design.experiment, state="ended", verdict=content, ended=time.time())
 
 
-def ended(traffic: Traffic, name: str, experiment: str) -> dict[str, Any] | None:
+def ended(traffic: Traffic, experiment: str) -> dict[str, Any] | None:
     """The verdict of an experiment that has ended."""
-    row = _row(traffic, name, experiment)
+    row = traffic.experiment(experiment)
     return row["verdict"] if row and row["state"] == "ended" else None
 
 
-def remaining(traffic: Traffic, name: str, experiment: str, patience: float) -> float:
+def remaining(traffic: Traffic, experiment: str, patience: float) -> float:
     """Seconds of patience that are left of a running experiment."""
-    row = _row(traffic, name, experiment)
+    row = traffic.experiment(experiment)
     return patience - (time.time() - row["started"]) if row and row["started"] else math.inf
-
-
-def _row(traffic: Traffic, name: str, experiment: str) -> dict[str, Any] | None:
-    return next((row for row in traffic.experiments(name) if row["id"] == experiment), None)

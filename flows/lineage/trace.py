@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.graph import File
-from flows.lineage.database import opened
 from flows.releases import recorded, registry
 from flows.releases.recorded import Step, overlap
 from flows.releases.registry import Event
+from flows.traffic import opened
 from flows.workspace import Refused, cache_folder
 
 PRIVATE = ("user", "input", "output")  # what a page that is passed on must not show of a request

@@ -68,7 +68,7 @@ def test_what_is_withdrawn_by_hand_does_not_come_back(made: Generation, traffic:
     begin(made, traffic)  # as a run that was killed and is started again
     assert served(made.root) == ("v1.0.0", None)
     assert settle(made, traffic) == ("stop", "Ended by hand: the challenger was withdrawn.")
-    row = trial.ended(traffic, NAME, made.experiment)
+    row = trial.ended(traffic, made.experiment)
     assert row and row["decision"] == "stop"
 
 
@@ -98,7 +98,7 @@ def test_another_trial_begun_by_hand_goes_on(made: Generation, traffic: Traffic)
 )
 def test_a_verdict_promotes_over_nobodys_hand(made: Generation, traffic: Traffic, hand: str, left: str) -> None:
     begin(made, traffic)
-    trial.end(traffic, NAME, design(made), trial.look(traffic, design(made)), "promote")
+    trial.end(traffic, design(made), trial.look(traffic, design(made)), "promote")
     if hand.startswith("rollback"):
         rollout.deploy(made.root, serving(made.root), NAME, "v1.1.0")
         rollout.rollback(made.root, serving(made.root), NAME)
