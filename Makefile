@@ -5,6 +5,7 @@ PYTHON3 ?= python3.11
 python := .venv/bin/python
 uv := .venv/bin/uv
 installed := .venv/installed.sha256
+together := --numprocesses logical --maxprocesses 4 --dist loadfile # one file's tests share what it sets up
 export PYTHONUNBUFFERED = 1
 unexport PYTHONDONTWRITEBYTECODE # where it is set, every start would compile again: torch alone costs seconds
 
@@ -36,10 +37,10 @@ status: setup ## what runs, what ran, what is scheduled
 	@$(python) -m flows.cli status
 
 test: setup ## the tests, without the slow ones
-	$(python) -m pytest -m 'not slow'
+	$(python) -m pytest -m 'not slow' $(together)
 
 test-slow: setup browser ## the slow tests: killed workers, schedules, longer training
-	$(python) -m pytest -m slow
+	$(python) -m pytest -m slow $(together)
 
 check: setup ## ruff, pyright, the import contract, the stage contract
 	$(python) -m ruff check .

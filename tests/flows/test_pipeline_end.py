@@ -48,8 +48,12 @@ def goes_on(root: Path) -> None:
     """What had ended stays, and a next `dvc repro` does the rest."""
     assert "endless" not in (root / "dvc.lock").read_text()
     (root / "go").touch()
+    daemon = root / "daemon"
+    daemon.unlink()
     assert repro(root) == ["endless", "after"]
     assert status(root) == {}
+    until(lambda: daemon.exists() and daemon.read_text().endswith("\n"))
+    os.kill(int(daemon.read_text()), signal.SIGKILL)  # which dvc left running
 
 
 def test_a_cancellation_in_the_ui_ends_the_stages(make: Make, server: str) -> None:

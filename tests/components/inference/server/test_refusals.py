@@ -254,7 +254,7 @@ def test_a_client_that_goes_frees_its_slot(server: Any, small: Path) -> None:
             line.close()
         until(lambda: engine.statistics().active == 0 and engine.statistics().waiting == 0)
     assert engine.statistics().ended.get("cancelled", 0) > before
-    assert server.fleet.slots["decoder"].champion.inside == 0
+    until(lambda: server.fleet.slots["decoder"].champion.inside == 0)
     assert httpx.post(server.url + "/v1/chat/completions", json=SHORT, timeout=30).is_success
     server.traffic.flush()
     assert {row["status"] for row in server.traffic.requests("decoder")} >= {200, 499}
