@@ -107,6 +107,9 @@ class Stack(nn.Module):
         """So many tokens of each row, at its own places: they see their row up to themselves."""
         self.positions.span(max(cache.lengths), tokens)
         places = cache.aim(tokens)
+        if isinstance(places, slice):
+            bias = self.positions.bias(tokens, cache.width)
+            return places, View(None, self.positions.rotation(places), bias, cache=cache)
         later = torch.arange(cache.width, device=places.device) > places[:, None, :, None]
         bias = self.positions.bias_at(places, cache.width)
         if bias is None:

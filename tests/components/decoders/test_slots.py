@@ -28,10 +28,11 @@ def admitted(decoder, slots, row) -> None:
 @pytest.mark.parametrize("positions", ["none", "sinusoidal", "learned", "rotary", "alibi", "relative"])
 @pytest.mark.parametrize("groups", [4, 2])
 @pytest.mark.parametrize("tokens", [1, 3])  # of each row in a pass
-def test_each_row_equals_a_pass_over_it_alone(positions, groups, tokens):
+@pytest.mark.parametrize("lengths", [[5, 60, 31], [21, 21, 21], [40]], ids=["own", "equal", "one"])
+def test_each_row_equals_a_pass_over_it_alone(positions, groups, tokens, lengths):
     decoder = built(positions, key_value_heads=groups)
-    rows = [torch.randint(50, (80,)) for _ in range(3)]
-    slots, lengths = decoder.slots(4), [5, 60, 31]
+    rows = [torch.randint(50, (80,)) for _ in lengths]
+    slots = decoder.slots(4)
     for row, length in zip(rows, lengths, strict=True):
         admitted(decoder, slots, row[:length])
     for _ in range(3):
