@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from components.data.config import World
 from components.data.tokenizer import train
+from components.data.world.views import VIEWS, generate
 from components.encoders.image_config import ImageConfig
 from components.encoders.speech_config import FeaturesConfig, SpeechConfig
 from components.encoders.text_config import TextConfig
@@ -260,3 +262,10 @@ def test_sounds_go_all_the_way_to_the_gate(checkout: Path, arrived: Path) -> Non
         assert set(gate["fresh"]["slices"]) <= speakers and gate["fresh"]["slices"]
         assert gate["frozen"]["count"] == len(split("spoken", "test"))
         assert gate["frozen"]["slices"] == {}, "the old ones name no speaker"
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_records_of_the_generated_world_are_as_a_retraining_takes_them(view: Any) -> None:
+    _, record = next(generate(World(view, train=40, valid=1, test=1), 1))
+    medium = {"png": ("image",), "wav": ("sound",), "": ()}[record.extension]
+    assert (*medium, *record.fields) == generation.WORLD[view]
