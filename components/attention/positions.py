@@ -187,6 +187,9 @@ def positions(name: str, place: Place) -> Positions:
 def rotate(heads: Float[Tensor, "b n h c"], rotation: Rotation) -> Float[Tensor, "b n h c"]:
     """Turn each pair (i, i + c/2) of every head by its position's angle."""
     cosines, sines = (part.to(heads.dtype).unsqueeze(-2) for part in rotation)
+    if torch.compiler.is_compiling():  # Dynamo loses the gradient of _Rotation without a word, and fuses this by itself
+        swapped = torch.cat(heads.chunk(2, -1)[::-1], -1)
+        return heads * cosines + swapped * sines
     if not torch.is_grad_enabled():
         return _turn(heads, cosines, sines)
     return _Rotation.apply(heads, cosines, sines)  # type: ignore[return-value]
