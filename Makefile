@@ -40,7 +40,7 @@ test: setup ## the tests, without the slow ones
 	$(python) -m pytest -m 'not slow' $(together)
 
 test-slow: setup browser ## the slow tests: killed workers, schedules, longer training
-	$(python) -m pytest -m slow $(together)
+	$(python) -m pytest -m slow # one at a time: some wait for what they started, by the clock
 
 check: setup ## ruff, pyright, the import contract, the stage contract
 	$(python) -m ruff check .

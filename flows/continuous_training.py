@@ -11,9 +11,10 @@ once. A lock of each name makes two triggers at once one run. Of how a generatio
 import json
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -35,6 +36,7 @@ from flows.processes import alone
 from flows.releases import rollout
 from flows.workspace import ROOT, Refused
 
+T = TypeVar("T")
 FINAL = ("Promoted", "Kept", "Stopped", "Declined")  # a generation that ended so is not begun again
 REFUSALS = (ValueError, OSError, SQLAlchemyError)  # as things are it cannot be done; later it can
 
@@ -153,32 +155,44 @@ def register(made: Generation) -> str:
 @step
 def deploy_challenger(made: Generation, settings: Settings, serving: Path, traffic: Traffic, version: str) -> None:
     """The new version beside the champion."""
-    trial.begin(made.root, serving, traffic, made.name, version, settings.design(made.experiment))
+    design = settings.design(made.experiment)
+    _until(lambda: trial.begin(made.root, serving, traffic, made.name, version, design) is None, made, settings)
 
 
 @step
 def experiment(made: Generation, settings: Settings, serving: Path, traffic: Traffic) -> dict[str, Any]:
-    """Look until the trial has ended, also while its database is away for some time; the verdict as its row has it."""
+    """Look until the trial has ended; the verdict as its row has it."""
     design, log, told = settings.design(made.experiment), get_run_logger(), ()
-    watchman = Watchman()
-    while True:
-        try:
-            if verdict := trial.ended(traffic, made.experiment):
-                break
+
+    def look() -> dict[str, Any] | None:
+        nonlocal told
+        if not (verdict := trial.ended(traffic, made.experiment)):
             found = trial.settle(serving, traffic, made.name, design, settings.patience)
             if found.decision != "continue":
-                continue
+                return trial.ended(traffic, made.experiment)
             if found.reasons != told:
                 log.info("%s", " ".join(found.reasons))
                 told = found.reasons
-        except (OperationalError, InterfaceError) as error:
-            log.warning("the traffic database is asked again: %s", one_line(error))
-        if watchman.stop():
-            raise Refused(f"experiment {made.experiment}: left running, for this run was ended: start it again")
-        time.sleep(settings.look)
+        return verdict
+
+    verdict = _until(look, made, settings)
     gate.show_verdict(made.name, verdict)
     log.info("%s: %s", verdict["decision"], " ".join(verdict["reasons"]))
     return verdict
+
+
+def _until(ask: Callable[[], T | None], made: Generation, settings: Settings) -> T:
+    """What `ask` gives in the end: asked again while it gives nothing, and while the traffic database is away."""
+    watchman = Watchman()
+    while True:
+        try:
+            if answer := ask():
+                return answer
+        except (OperationalError, InterfaceError) as error:
+            get_run_logger().warning("the traffic database is asked again: %s", one_line(error))
+        if watchman.stop():
+            raise Refused(f"experiment {made.experiment}: left as it is, for this run was ended: start it again")
+        time.sleep(settings.look)
 
 
 @edge

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -86,7 +87,8 @@ def test_bf16_takes_what_fp32_takes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own, on its way through inductor
-def test_compiled_decodes_the_same_tokens(tmp_path: Path) -> None:
+def test_compiled_decodes_the_same_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its wrappers are not for tracing
     from components.decoders.config import SamplingConfig
     from components.decoders.sampling import generate
 
