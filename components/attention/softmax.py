@@ -41,13 +41,16 @@ class SoftmaxCore(nn.Module):
             bias = bias.to(queries.dtype)
             bias = bias[None] if bias.ndim == 3 else bias
             allowed = bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)
+        is_causal = False
+        if self.causal and plain and length > 1:  # a branch: where torch.compile takes any length, SDPA wants no symbol
+            is_causal = True
         return F.scaled_dot_product_attention(
             queries,
             keys,
             values,
             attn_mask=allowed,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and plain and length > 1,
+            is_causal=is_causal,
             enable_gqa=keys.shape[1] != queries.shape[1],
         )
 
