@@ -5,7 +5,7 @@ PYTHON3 ?= python3.11
 python := .venv/bin/python
 uv := .venv/bin/uv
 installed := .venv/installed.sha256
-together := --numprocesses logical --maxprocesses 4 --dist loadfile # one file's tests share what it sets up
+together := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder # a file at a time, in their order
 export PYTHONUNBUFFERED = 1
 unexport PYTHONDONTWRITEBYTECODE # where it is set, every start would compile again: torch alone costs seconds
 
