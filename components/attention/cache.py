@@ -87,12 +87,8 @@ class SlotCache:
     ) -> tuple[Float[Tensor, "b h m c"], Float[Tensor, "b h m c"]]:
         """Store new keys and values of one layer, each at its row's place; return all places that this pass reads."""
         rows, places = self._at
-        if isinstance(places, slice):
-            self.keys[layer, rows, :, places] = keys
-            self.values[layer, rows, :, places] = values
-        else:
-            self.keys[layer, rows, :, places] = keys.transpose(1, 2)
-            self.values[layer, rows, :, places] = values.transpose(1, 2)
+        for room, new in ((self.keys, keys), (self.values, values)):
+            room[layer].transpose(1, 2)[rows, places] = new.transpose(1, 2)
         part = slice(None, len(self.lengths)), slice(None), slice(None, self.width)
         return self.keys[layer][part], self.values[layer][part]
 
