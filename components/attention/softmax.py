@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from components.attention.bf16 import attend_bf16, serves
+
 
 class SoftmaxCore(nn.Module):
     """dropout: share of the weights zeroed while training."""
@@ -41,6 +43,9 @@ class SoftmaxCore(nn.Module):
             bias = bias.to(queries.dtype)
             bias = bias[None] if bias.ndim == 3 else bias
             allowed = bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)
+        is_dropped = self.training and self.dropout > 0
+        if plain and not is_dropped and serves(queries, keys):
+            return attend_bf16(queries, keys, values, self.causal)[0]
         is_causal = False
         if self.causal and plain and length > 1:  # a branch: where torch.compile takes any length, SDPA wants no symbol
             is_causal = True
