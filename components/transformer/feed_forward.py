@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from components.transformer.gelu import gelu
+
 
 def quick_gelu(features: Tensor) -> Tensor:
     """x sigmoid(1.702 x): what OpenAI's CLIP was trained with (Hendrycks & Gimpel 2016, section 2)."""
@@ -19,7 +21,7 @@ def quick_gelu(features: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
+    "gelu": gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "quick_gelu": quick_gelu,
     "relu": F.relu,
