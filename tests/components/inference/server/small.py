@@ -54,3 +54,11 @@ def until(done: Callable[[], Any], seconds: float = 30.0) -> Any:
             pass
         assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.02)
+
+
+def embed(url: str, text: str, user: str = "u", **more: Any) -> httpx.Response:
+    return httpx.post(url + "/v1/embeddings", json={"model": "search", "input": text, "user": user, **more})
+
+
+def serving(server: Any) -> dict[str, Any]:
+    return httpx.get(server.url + "/readyz").json()
