@@ -2,7 +2,7 @@
 
 Flash kernels do it where the machine has them, and torch chooses. A mask is built only where SDPA's own causal path
 does not do: that path skips half of the work, and a mask is read for every score. Dropout on the weights leaves the
-fast kernel on a CPU.
+fast kernel on a CPU, and short sequences in bf16 leave its backward pass (bf16.py).
 Letters: b batch, h heads, g heads of keys and values, n queries, m keys, c features of a head.
 """
 
