@@ -1,5 +1,7 @@
 """Attention in bf16 on a CPU against softmax in float64, through whatever chunks its backward pass takes."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,8 @@ import torch.nn.functional as F
 from components.attention import bf16
 from components.attention.bf16 import attend_bf16, serves
 from components.attention.softmax import SoftmaxCore
+from components.training.activations import run_block
+from components.training.memory import Ledger
 from tests.components.attention.dense import softmax
 
 ROUNDED = 5 * 2.0**-9  # roundings to bf16 on the way: probability, change, their product, gradient, scale
@@ -78,3 +82,20 @@ def test_the_core_takes_it_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(used) == 1
     SoftmaxCore(causal=True, dropout=0.1).eval()(queries, keys, values)
     assert len(used) == 2
+
+
+def test_training_knows_what_it_costs() -> None:
+    """Two products forward, five back (Dao et al. 2022, section 3.1): 2 n^2 c each, for each of 4 heads of 2 rows."""
+    *sources, cotangent = inputs(2, 4, 64, 16)
+    with Ledger() as ledger:
+        SoftmaxCore(causal=False)(*sources).backward(cotangent)
+    assert ledger.flops == 7 * 2 * 64 * 64 * 16 * 4 * 2
+
+
+@pytest.mark.parametrize(("mode", "times"), [("keep", 1), ("selective", 1), ("recompute", 2)])
+def test_selective_activations_keep_its_output(monkeypatch: pytest.MonkeyPatch, mode: Any, times: int) -> None:
+    *sources, cotangent = inputs(2, 4, 64, 16)
+    kernel, calls = bf16._flash, []
+    monkeypatch.setattr(bf16, "_flash", lambda *given: calls.append(given) or kernel(*given))
+    run_block(mode, SoftmaxCore(causal=True), *sources).backward(cotangent)
+    assert len(calls) == times
