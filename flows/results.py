@@ -43,10 +43,11 @@ def _figures(rows: list[dict[str, Any]]) -> Table:
 def _verdicts(findings: list[dict[str, Any]]) -> Table:
     table = Table("claim", "figure", "95%", "wanted", "verdict", "shown by", box=None, pad_edge=False)
     for each in findings:
-        interval = each["interval"] or dict.fromkeys(("value", "low", "high"))
-        value, low, high = (_figure(interval[name]) for name in ("value", "low", "high"))
-        figures = (f"{value} {each['unit']}", f"{low} to {high}", each["wanted"], each["verdict"])
-        table.add_row(each["claim"], *figures, each["stage"])
+        figure, interval = "", ""
+        if found := each["interval"]:
+            figure = f"{_figure(found['value'])} {each['unit']}"
+            interval = f"{_figure(found['low'])} to {_figure(found['high'])}"
+        table.add_row(each["claim"], figure, interval, each["wanted"], each["verdict"], each["stage"])
     return table
 
 

@@ -36,3 +36,17 @@ def test_production_shows_each_models_variants_and_not_an_older_summary(tmp_path
     (tmp_path / "reports" / "train").mkdir()
     (tmp_path / "reports" / "train" / "metrics.json").write_text('{"loss": 0.5}')
     assert ["train", "loss", "0.500"] in said(tmp_path, "core", "production")
+
+
+def test_a_study_ends_with_its_verdicts_and_no_interval_where_nothing_was_measured(tmp_path: Path) -> None:
+    about = {"wanted": "above_1", "unit": "times", "stage": "measure"}
+    found = [
+        {"claim": "faster", "interval": {"value": 2.5, "low": 2.25, "high": 3.0}, "verdict": "holds", **about},
+        {"claim": "lighter", "interval": None, "verdict": "needs_a_GPU", **about},
+    ]
+    (tmp_path / "reports" / "study").mkdir(parents=True)
+    (tmp_path / "reports" / "study" / "verdicts.json").write_text(json.dumps(found))
+    assert said(tmp_path, "study")[1:] == [
+        ["faster", "2.500", "times", "2.250", "to", "3.000", "above_1", "holds", "measure"],
+        ["lighter", "above_1", "needs_a_GPU", "measure"],
+    ]
