@@ -42,7 +42,7 @@ class _VocabularyLoss(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden) if differentiate else None
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if differentiate else None
         rows = min(len(hidden), max(1, CHUNK // weight.shape[0]))
-        part = min(rows, max(1, PART // weight.shape[0]))
+        part = min(rows, max(1, PART // weight.shape[0])) if hidden.device.type == "cpu" else rows
         # room that all chunks share: fresh memory would cost more in page faults than the arithmetic on it
         logits = hidden.new_empty(rows, weight.shape[0])
         room = None if logits.dtype == torch.float32 else logits.new_empty(part, weight.shape[0], dtype=torch.float32)
