@@ -69,9 +69,9 @@ def by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
 
 
 def shares(rows: list[Row], line: str, along: str) -> dict[str, list[tuple[float, float]]]:
-    """Mean accuracy of each `line` by `along`, in its order."""
+    """Mean accuracy of each `line`, in the order of the rows, by `along`, in its own."""
     series: dict[str, list[tuple[float, float]]] = {}
-    for (name, place), each in sorted(by(rows, line, along).items()):
+    for (name, place), each in sorted(by(rows, line, along).items(), key=lambda item: item[0][1]):
         series.setdefault(name, []).append((place, sum(row["accuracy"] for row in each) / len(each)))
     return series
 
