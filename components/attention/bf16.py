@@ -19,23 +19,24 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import sdpa_backward_flop, sdpa_flop
 
+from components.attention.shapes import inner_contiguous
 from components.training.activations import SAVED
 from components.training.memory import FLOPS
 
 LONGEST = 512  # tokens
-FEWEST = 256  # tokens times heads of all rows: below, the kernel takes less than a dozen calls
+FEWEST = 256  # tokens times heads of all rows: below, setting up costs more than it saves
 CHUNK = 1 << 20  # scores at a time
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
-def serves(queries: Tensor, keys: Tensor) -> bool:
+def serves(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
     """Whether `attend_bf16` is for these: gradients are recorded, and no heads of keys are shared."""
     return (
-        queries.dtype == torch.bfloat16
+        all(each.dtype == torch.bfloat16 for each in (queries, keys, values))
         and queries.device.type == "cpu"
         and torch.is_grad_enabled()
-        and queries.shape == keys.shape
+        and queries.shape == keys.shape == values.shape
         and queries.shape[2] <= LONGEST
         and queries.shape[:3].numel() >= FEWEST
     )
@@ -44,7 +45,7 @@ def serves(queries: Tensor, keys: Tensor) -> bool:
 @torch.library.custom_op("tsumugi::attend_bf16", mutates_args=(), device_types="cpu")
 def attend_bf16(queries: Tensor, keys: Tensor, values: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
     """Out [b h n c] and the scores' logsumexp [b h n], for bf16 [b h n c] each. One operation, traced or not."""
-    out, sums = _flash(queries, keys, values, 0.0, causal)
+    out, sums = _flash(*(inner_contiguous(each) for each in (queries, keys, values)), 0.0, causal)
     return out, sums
 
 

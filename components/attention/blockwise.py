@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
-from components.attention.shapes import check, in_autocast
+from components.attention.shapes import check, in_autocast, inner_contiguous
 
 Rule = Callable[
     [Tensor, Tensor], Tensor
@@ -119,7 +119,7 @@ class _Blockwise(torch.autograd.Function):
     def forward(
         ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, tiles: tuple[Tile, ...]
     ) -> Tensor:
-        queries, keys, values = (_inner_contiguous(tensor) for tensor in (queries, keys, values))
+        queries, keys, values = (inner_contiguous(tensor) for tensor in (queries, keys, values))
         out = _tokens_first(queries)
         sums = _tokens_first(queries[..., 0], torch.float64 if queries.dtype == torch.float64 else torch.float32)
         for tile in tiles:
@@ -133,7 +133,7 @@ class _Blockwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, values, padding, out, sums = ctx.saved_tensors
-        cotangent = _inner_contiguous(cotangent)
+        cotangent = inner_contiguous(cotangent)
         half = queries.dtype in (torch.bfloat16, torch.float16)  # many tiles add to one key: sum in single precision
         by_query = _tokens_first(queries)
         by_key, by_value = (_tokens_first(keys, torch.float32 if half else keys.dtype).zero_() for _ in range(2))
@@ -181,8 +181,3 @@ def _bias(tile: Tile, padding: Tensor | None) -> Tensor | None:
 def _tokens_first(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Room shaped [b, h, n, ...], laid out [b, n, h, ...] as SDPA does it: merging the heads then copies nothing."""
     return like.transpose(1, 2).new_empty(like.transpose(1, 2).shape, dtype=dtype or like.dtype).transpose(1, 2)
-
-
-def _inner_contiguous(tensor: Tensor) -> Tensor:
-    """The kernel wants the features of a head side by side."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

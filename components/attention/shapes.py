@@ -1,4 +1,4 @@
-"""What every linear-cost core asks of its inputs, and the precision it computes in."""
+"""What cores ask of their inputs, and the precision and layout that they compute in."""
 
 import torch
 from torch import Tensor
@@ -34,3 +34,8 @@ def in_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     if not torch.is_autocast_enabled(device):
         return tensors
     return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
+
+
+def inner_contiguous(tensor: Tensor) -> Tensor:
+    """The CPU's flash kernel wants the features of a head side by side, and computes nonsense where they are not."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

@@ -44,7 +44,7 @@ class SoftmaxCore(nn.Module):
             bias = bias[None] if bias.ndim == 3 else bias
             allowed = bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)
         is_dropped = self.training and self.dropout > 0
-        if plain and not is_dropped and serves(queries, keys):
+        if plain and not is_dropped and serves(queries, keys, values):
             return attend_bf16(queries, keys, values, self.causal)[0]
         is_causal = False
         if self.causal and plain and length > 1:  # a branch: where torch.compile takes any length, SDPA wants no symbol

@@ -28,16 +28,6 @@ def _gelu_backward(cotangent: Tensor, features: Tensor) -> Tensor:
     return torch.ops.aten.gelu_backward(cotangent, features)
 
 
-@_gelu.register_fake
-def _(features: Tensor) -> Tensor:
-    return F.gelu(features)
-
-
-@_gelu_backward.register_fake
-def _(cotangent: Tensor, features: Tensor) -> Tensor:
-    return torch.ops.aten.gelu_backward(cotangent, features)
-
-
 def _keep(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG001  # torch calls it by these names
     ctx.save_for_backward(*inputs)
 
@@ -46,4 +36,6 @@ def _differentiate(ctx: Any, cotangent: Tensor) -> Tensor:
     return _gelu_backward(cotangent, *ctx.saved_tensors)
 
 
+_gelu.register_fake(F.gelu)
+_gelu_backward.register_fake(torch.ops.aten.gelu_backward)
 _gelu.register_autograd(_differentiate, setup_context=_keep)

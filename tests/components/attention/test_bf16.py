@@ -58,6 +58,15 @@ def test_large_scores_cost_no_precision(features: int) -> None:
     assert all(own < 3 * theirs for own, theirs in zip(found, kernel, strict=True))
 
 
+def test_features_may_lie_apart() -> None:
+    """Where SDPA would leave the kernel, which reads a head's features side by side."""
+    given = [
+        each.detach().mT.contiguous().mT.requires_grad_(which < 3) for which, each in enumerate(inputs(2, 4, 64, 16))
+    ]
+    assert given[0].stride(-1) == 64
+    assert max(errors(lambda *sources: attend_bf16(*sources, True)[0], given, True)) < ROUNDED
+
+
 def test_torch_takes_it_for_a_sound_operation() -> None:
     given = [each.detach().requires_grad_(which < 3) for which, each in enumerate(inputs(2, 3, 20, 16))]
     torch.library.opcheck(attend_bf16, (*given[:3], True))
@@ -65,13 +74,14 @@ def test_torch_takes_it_for_a_sound_operation() -> None:
 
 def test_the_core_takes_it_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys, values, _ = inputs(2, 4, 64, 16)
-    assert serves(queries, keys)
-    assert not serves(queries.float(), keys.float())
-    assert not serves(queries, keys[:, :2])  # shared heads
-    assert not serves(queries[:, :, :8], keys[:, :, :8])
-    assert not serves(queries.repeat(1, 1, 9, 1), keys.repeat(1, 1, 9, 1))
+    assert serves(queries, keys, values)
+    assert not serves(queries.float(), keys.float(), values.float())
+    assert not serves(queries, keys, values.float())
+    assert not serves(queries, keys[:, :2], values[:, :2])  # shared heads
+    assert not serves(queries[:, :, :8], keys[:, :, :8], values[:, :, :8])
+    assert not serves(*(each.repeat(1, 1, 9, 1) for each in (queries, keys, values)))
     with torch.no_grad():
-        assert not serves(queries, keys)
+        assert not serves(queries, keys, values)
     used = []
     monkeypatch.setattr("components.attention.softmax.attend_bf16", lambda *a: used.append(a) or attend_bf16(*a))
     SoftmaxCore(causal=True)(queries, keys, values)
